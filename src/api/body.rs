@@ -1,0 +1,119 @@
+//! Request bodies, bounded in size and in time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use bytes::BytesMut;
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+
+use super::error::Problem;
+use crate::domain::limits::JSON_BODY_BYTES_MAX;
+use crate::service::{BodyError, ByteStream};
+
+/// How much of an unwanted body is taken in after the answer, and for how long: a client that is still
+/// sending reads no answer before it has got rid of its bytes.
+const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The body as a stream that fails when no frame comes for `idle`.
+pub(super) fn stream(body: Body, idle: Duration) -> ByteStream {
+    let frames = body.into_data_stream();
+    Box::pin(stream::unfold(Some(frames), move |frames| async move {
+        let mut frames = frames?;
+        match tokio::time::timeout(idle, frames.next()).await {
+            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(frames))),
+            Ok(Some(Err(error))) => Some((Err(BodyError::Broken(describe(&error))), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(BodyError::Stalled(idle.as_secs())), None)),
+        }
+    }))
+}
+
+/// What is left of a stream that somebody else reads.
+pub(super) struct Rest(Shared);
+
+type Shared = Arc<Mutex<Option<ByteStream>>>;
+
+/// Splits a stream into one to read and a handle to what was not read.
+pub(super) fn recoverable(stream: ByteStream) -> (ByteStream, Rest) {
+    let shared: Shared = Arc::new(Mutex::new(Some(stream)));
+    let reader = Arc::clone(&shared);
+    let frames = stream::poll_fn(move |context| match reader.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        Some(stream) => stream.poll_next_unpin(context),
+        None => Poll::Ready(None),
+    });
+    (Box::pin(frames), Rest(shared))
+}
+
+impl Rest {
+    /// Lets the client finish sending, within bounds, so that it can read the answer.
+    pub(super) fn drain(self) {
+        let Some(mut frames) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        tokio::spawn(async move {
+            let all = async {
+                let mut taken = 0;
+                while let Some(Ok(frame)) = frames.next().await {
+                    taken += frame.len();
+                    if taken > DRAIN_BYTES_MAX {
+                        break;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(DRAIN_TIME_MAX, all).await;
+        });
+    }
+}
+
+/// The body as JSON.
+///
+/// # Errors
+/// 400 for anything that is not JSON, 413 for too much of it, 408 for a client that stalls.
+pub(super) async fn json(request: Request, idle: Duration) -> Result<Value, Problem> {
+    let mut bytes = BytesMut::new();
+    let mut frames = stream(request.into_body(), idle);
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|error| match error {
+            BodyError::Broken(why) => Problem::bad_request(format!("The request body is incomplete: {why}.")),
+            stalled @ BodyError::Stalled(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, format!("The request body did not arrive: {stalled}.")),
+        })?;
+        bytes.extend_from_slice(&frame);
+        if bytes.len() > JSON_BODY_BYTES_MAX {
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The request body is larger than {JSON_BODY_BYTES_MAX} bytes.")));
+        }
+    }
+    if bytes.is_empty() {
+        return Err(Problem::bad_request("A JSON request body is required."));
+    }
+    // serde_json refuses nesting beyond 128 levels, and a key that is given twice keeps its last value.
+    serde_json::from_slice(&bytes).map_err(|error| Problem::bad_request(format!("Malformed JSON in request body: {error}.")))
+}
+
+/// Refuses a body on a request that takes none.
+///
+/// # Errors
+/// 400.
+pub(super) fn none(request: &Request) -> Result<(), Problem> {
+    if axum::body::HttpBody::is_end_stream(request.body()) {
+        return Ok(());
+    }
+    Err(Problem::bad_request("A body is not expected with this request."))
+}
+
+/// The message of a body error with its cause.
+fn describe(error: &axum::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

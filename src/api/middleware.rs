@@ -1,0 +1,99 @@
+//! What happens to every request before its handler.
+
+use axum::extract::{Request, State};
+use axum::http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::AppState;
+use super::error::Problem;
+use super::observe::RequestLog;
+use super::versions;
+use super::wire_guard::Suspicion;
+
+/// Headers that mean one thing: given twice, they contradict each other sooner or later.
+const SINGLE_HEADERS: [&str; 8] = [
+    "x-auth-token",
+    "content-type",
+    "content-length",
+    "range",
+    "x-openstack-image-size",
+    "x-image-meta-store",
+    "x-openstack-request-id",
+    "host",
+];
+/// Longest inbound request id (`max_request_id_length`).
+const REQUEST_ID_BYTES_MAX: usize = 64;
+/// The text of the reference (keystonemiddleware through webob).
+const UNAUTHORIZED: &str = "This server could not verify that you are authorized to access the document you requested. Either you supplied the wrong \
+    credentials (e.g., bad password), or your browser does not understand how to supply the credentials required.";
+
+/// Refuses new work while the daemon drains; whoever watches its health is still answered.
+pub(super) async fn refuse_while_draining(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if !state.draining.is_cancelled() {
+        return next.run(request).await;
+    }
+    let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "This gateway is being stopped; try again, at another one.").into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Refuses requests whose framing or headers contradict themselves.
+pub(super) async fn check_headers(request: Request, next: Next) -> Result<Response, Problem> {
+    if let Some(suspicion) = request.extensions().get::<Suspicion>() {
+        return Err(Problem::bad_request(suspicion.0));
+    }
+    for name in SINGLE_HEADERS {
+        if request.headers().get_all(name).iter().nth(1).is_some() {
+            return Err(Problem::bad_request(format!("The header {name} is given more than once; give it once.")));
+        }
+    }
+    if request.headers().get("x-openstack-request-id").is_some_and(|id| id.len() > REQUEST_ID_BYTES_MAX) {
+        return Err(Problem::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            format!("The header X-OpenStack-Request-ID is longer than {REQUEST_ID_BYTES_MAX} characters."),
+        ));
+    }
+    // HEAD is no verb of the Image API, although the router would serve it like GET.
+    if request.method() == Method::HEAD && request.uri().path().starts_with("/v2/") {
+        let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "The method HEAD is not allowed for this resource.").into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return Ok(response);
+    }
+    Ok(next.run(request).await)
+}
+
+/// `/v2.N/...` is `/v2/...`, and a path without version takes it from `Accept`. Done before routing.
+pub(super) fn route_version(request: &mut Request) {
+    let Some(path) = versions::unversioned(request.uri().path(), request.headers()) else { return };
+    let rewritten = match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    if let Ok(uri) = rewritten.parse::<Uri>() {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// Finds out who is asking. Handlers take the [`crate::identity::Caller`] from the request's extensions:
+/// nothing under `/v2` is reached without one.
+pub(super) async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let caller = token(request.headers()).and_then(|token| state.identity.caller(token));
+    let Some(caller) = caller.cloned() else {
+        let mut response = Problem::new(StatusCode::UNAUTHORIZED, UNAUTHORIZED).into_response();
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Token realm=\"rockpool\""));
+        return response;
+    };
+    if let Some(log) = request.extensions().get::<RequestLog>() {
+        log.caller(&caller);
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// The token, without white space around it.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let token = headers.get("x-auth-token")?.to_str().ok()?.trim();
+    (!token.is_empty()).then_some(token)
+}

@@ -1,0 +1,139 @@
+//! One line in the log for every request, written when its last byte has been sent, and its request id.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::identity::Caller;
+
+/// Header that carries the request id out, and the global one in.
+pub(super) const REQUEST_ID: &str = "x-openstack-request-id";
+/// Status in the log of a request whose client did not wait for an answer (nginx's convention).
+const CLIENT_GONE: u16 = 499;
+
+/// Longest part of an inbound request id that is logged.
+const GLOBAL_ID_CHARS_MAX: usize = 64;
+
+/// Collects what the log line says; the line is written when the last holder lets go of it.
+#[derive(Clone)]
+pub(super) struct RequestLog(Arc<Line>);
+
+struct Line {
+    span: tracing::Span,
+    start: Instant,
+    method: String,
+    path: String,
+    global_request_id: Option<String>,
+    status: AtomicU16,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    /// User and project.
+    caller: OnceLock<(String, String)>,
+}
+
+impl RequestLog {
+    /// Notes who asked.
+    pub(super) fn caller(&self, caller: &Caller) {
+        let _ = self.0.caller.set((caller.user_id.clone(), caller.project_id.clone()));
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let (user, project) = self.caller.get().map_or(("-", "-"), |(user, project)| (user, project));
+        self.span.in_scope(|| {
+            tracing::info!(
+                target: "rockpool::request",
+                method = %self.method,
+                path = %self.path,
+                status = self.status.load(Ordering::Relaxed),
+                user,
+                project,
+                bytes_in = self.bytes_in.load(Ordering::Relaxed),
+                bytes_out = self.bytes_out.load(Ordering::Relaxed),
+                duration_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
+                global_request_id = self.global_request_id.as_deref().unwrap_or("-"),
+                "request"
+            );
+        });
+    }
+}
+
+/// Middleware: outermost, so that every answer has a request id and every request its line.
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+    let request_id = format!("req-{}", Uuid::new_v4());
+    let span = tracing::info_span!("request", request_id);
+    let global_request_id = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(|id| id.chars().take(GLOBAL_ID_CHARS_MAX).collect());
+    let log = RequestLog(Arc::new(Line {
+        span: span.clone(),
+        start: Instant::now(),
+        method: request.method().to_string(),
+        // Without the query: it may be long, and holds what people search for.
+        path: request.uri().path().to_owned(),
+        global_request_id,
+        status: AtomicU16::new(CLIENT_GONE),
+        bytes_in: AtomicU64::new(0),
+        bytes_out: AtomicU64::new(0),
+        caller: OnceLock::new(),
+    }));
+    request.extensions_mut().insert(log.clone());
+    let request = request.map(|body| Counted { body, log: log.clone(), incoming: true }.into_body());
+    let response = next.run(request).instrument(span).await;
+    log.0.status.store(response.status().as_u16(), Ordering::Relaxed);
+    let mut response = response.map(|body| Counted { body, log, incoming: false }.into_body());
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// A body that counts its bytes.
+struct Counted {
+    body: Body,
+    log: RequestLog,
+    incoming: bool,
+}
+
+impl Counted {
+    fn into_body(self) -> Body {
+        // An empty body keeps its known length.
+        Body::new(self.map_err(axum::Error::new))
+    }
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            let line = &self.log.0;
+            let counter = if self.incoming { &line.bytes_in } else { &line.bytes_out };
+            counter.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,4 @@
+//! `/v2`: one file per resource. A handler extracts, makes one service call, and writes the answer.
+
+pub(super) mod data;
+pub(super) mod images;

@@ -1,0 +1,84 @@
+//! Version discovery (`image-api.md` 1). The list is the one of a multi-store Glance with a cache: its ids
+//! are what clients look for before they use a call.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::header::{ACCEPT, HOST};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, http};
+use serde_json::{Value, json};
+
+use super::{AppState, error};
+
+/// Newest first.
+const VERSIONS: [&str; 19] = [
+    "v2.18", "v2.17", "v2.16", "v2.15", "v2.14", "v2.13", "v2.12", "v2.11", "v2.10", "v2.9", "v2.8", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0",
+];
+/// Media type that selects a version for a path without one.
+const MEDIA_TYPE_PREFIX: &str = "application/vnd.openstack.images-";
+
+/// `GET /versions`.
+pub(super) async fn list(State(state): State<AppState>, headers: HeaderMap) -> Json<Value> {
+    Json(document(&base_url(&state, &headers)))
+}
+
+/// `/`, and every path that names no version we know: 300 with the list.
+pub(super) async fn choices(State(state): State<AppState>, OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
+    if uri.path().starts_with("/v2/") {
+        return error::not_found().await.into_response();
+    }
+    (StatusCode::MULTIPLE_CHOICES, Json(document(&base_url(&state, &headers)))).into_response()
+}
+
+fn document(base: &str) -> Value {
+    let versions: Vec<Value> = VERSIONS
+        .iter()
+        .enumerate()
+        .map(|(n, id)| json!({"id": id, "status": if n == 0 { "CURRENT" } else { "SUPPORTED" }, "links": [{"rel": "self", "href": format!("{base}/v2/")}]}))
+        .collect();
+    json!({"versions": versions})
+}
+
+/// The URL that the client reached us by, unless the operator has set one.
+pub(super) fn base_url(state: &AppState, headers: &HeaderMap) -> String {
+    match &state.settings.public_endpoint {
+        Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
+        None => {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| host.parse::<http::uri::Authority>().is_ok());
+            format!("http://{}", host.unwrap_or("localhost"))
+        }
+    }
+}
+
+/// The path as the router knows it, when the client wrote it with a minor version or none.
+pub(super) fn unversioned(path: &str, headers: &HeaderMap) -> Option<String> {
+    let (first, rest) = path[path.len().min(1)..].split_once('/')?;
+    if first == "v2" {
+        return None;
+    }
+    if VERSIONS.contains(&first) {
+        return Some(format!("/v2/{rest}"));
+    }
+    let accepted = headers.get(ACCEPT)?.to_str().ok()?.strip_prefix(MEDIA_TYPE_PREFIX)?;
+    VERSIONS.contains(&accepted).then(|| format!("/v2{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderMap;
+
+    use super::unversioned;
+
+    #[test]
+    fn minor_versions_share_one_router() {
+        let plain = HeaderMap::new();
+        assert_eq!(unversioned("/v2.9/images", &plain).as_deref(), Some("/v2/images"));
+        assert_eq!(unversioned("/v2/images", &plain), None);
+        assert_eq!(unversioned("/v2.99/images", &plain), None);
+        assert_eq!(unversioned("/", &plain), None);
+        let mut vendor = HeaderMap::new();
+        vendor.insert("accept", "application/vnd.openstack.images-v2.1".parse().unwrap());
+        assert_eq!(unversioned("/images/x", &vendor).as_deref(), Some("/v2/images/x"));
+        assert_eq!(unversioned("/v2/images", &vendor), None);
+    }
+}

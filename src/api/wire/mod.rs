@@ -1,0 +1,3 @@
+//! JSON shapes.
+
+pub(super) mod image;

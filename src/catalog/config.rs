@@ -1,0 +1,206 @@
+//! `[catalog]`: how to reach Postgres.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde::Deserialize;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+
+use super::Error;
+
+/// Whether and how the connection to Postgres is encrypted; as libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// Never.
+    Disable,
+    /// Always, without looking at the certificate: keeps out listeners, not impostors.
+    Require,
+    /// Always, with a certificate that `tls_ca_file` (or the system's roots) signs for the host.
+    VerifyFull,
+}
+
+/// `[catalog]` of the configuration.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `postgres://user@host[:port][,host2[:port]]/database`. With several hosts the one that
+    /// accepts writes is used, also after a failover.
+    pub url: String,
+    /// Password, if it is not in the URL.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// File that holds the password and nothing else.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Encryption.
+    #[serde(default = "default_tls")]
+    pub tls: Tls,
+    /// PEM file of the authorities that may sign the server's certificate.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Most connections of this gateway.
+    #[serde(default = "default_pool_size")]
+    pub pool_size: usize,
+    /// Longest wait for a new connection, in seconds.
+    #[serde(default = "default_connect_timeout_s")]
+    pub connect_timeout_s: u64,
+    /// Longest wait for a free connection, in seconds.
+    #[serde(default = "default_acquire_timeout_s")]
+    pub acquire_timeout_s: u64,
+    /// Longest time for one statement, in seconds.
+    #[serde(default = "default_statement_timeout_s")]
+    pub statement_timeout_s: u64,
+    /// How long events stay in the outbox, in days.
+    #[serde(default = "default_event_retention_days")]
+    pub event_retention_days: u32,
+}
+
+fn default_tls() -> Tls {
+    Tls::Disable
+}
+fn default_pool_size() -> usize {
+    16
+}
+fn default_connect_timeout_s() -> u64 {
+    5
+}
+fn default_acquire_timeout_s() -> u64 {
+    5
+}
+fn default_statement_timeout_s() -> u64 {
+    30
+}
+fn default_event_retention_days() -> u32 {
+    7
+}
+
+impl Config {
+    /// Everything that is wrong with this section, in sentences; reads the files it names.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Err(error) = self.postgres() {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = self.rustls() {
+            problems.push(error.to_string());
+        }
+        if self.password.is_some() && self.password_file.is_some() {
+            problems.push("catalog: password and password_file exclude each other".into());
+        }
+        for (name, value) in [
+            ("pool_size", self.pool_size as u64),
+            ("connect_timeout_s", self.connect_timeout_s),
+            ("acquire_timeout_s", self.acquire_timeout_s),
+            ("statement_timeout_s", self.statement_timeout_s),
+        ] {
+            if value == 0 {
+                problems.push(format!("catalog.{name} must be at least 1"));
+            }
+        }
+        problems
+    }
+
+    /// The client configuration, password included.
+    pub(super) fn postgres(&self) -> Result<tokio_postgres::Config, Error> {
+        // The parser's own message does not repeat the text, which may hold a password.
+        let mut config: tokio_postgres::Config =
+            self.url.parse().map_err(|e: tokio_postgres::Error| Error::Config(format!("catalog.url cannot be read: {e}; it looks like postgres://user@host:5432/database")))?;
+        if config.get_hosts().is_empty() || config.get_dbname().is_none() || config.get_user().is_none() {
+            return Err(Error::Config("catalog.url needs a user, a host and a database: postgres://user@host:5432/database".into()));
+        }
+        if let Some(password) = &self.password {
+            config.password(password);
+        }
+        if let Some(path) = &self.password_file {
+            let text = std::fs::read_to_string(path).map_err(|e| Error::Config(format!("catalog.password_file {} cannot be read: {e}", path.display())))?;
+            config.password(text.trim_end_matches(['\r', '\n']));
+        }
+        let timeout_ms = self.statement_timeout_s.saturating_mul(1000);
+        config
+            .application_name("rockpool")
+            .connect_timeout(Duration::from_secs(self.connect_timeout_s))
+            .tcp_user_timeout(Duration::from_secs(self.statement_timeout_s))
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .options(format!("-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms} -c timezone=UTC"))
+            .ssl_mode(match self.tls {
+                Tls::Disable => SslMode::Disable,
+                Tls::Require | Tls::VerifyFull => SslMode::Require,
+            });
+        Ok(config)
+    }
+
+    /// The TLS configuration; `None` without TLS.
+    pub(super) fn rustls(&self) -> Result<Option<ClientConfig>, Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| Error::Config(format!("catalog.tls: {e}")))?;
+        match self.tls {
+            Tls::Disable => Ok(None),
+            Tls::Require => {
+                let verifier = Arc::new(AnyCertificate(provider));
+                Ok(Some(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+            }
+            Tls::VerifyFull => Ok(Some(builder.with_root_certificates(self.roots()?).with_no_client_auth())),
+        }
+    }
+
+    fn roots(&self) -> Result<RootCertStore, Error> {
+        let mut roots = RootCertStore::empty();
+        match &self.tls_ca_file {
+            Some(path) => {
+                let unusable = |e: &dyn std::fmt::Display| Error::Config(format!("catalog.tls_ca_file {} cannot be used: {e}", path.display()));
+                for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))? {
+                    roots.add(certificate.map_err(|e| unusable(&e))?).map_err(|e| unusable(&e))?;
+                }
+                if roots.is_empty() {
+                    return Err(unusable(&"it holds no certificate"));
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if roots.is_empty() {
+                    return Err(Error::Config("catalog.tls = \"verify-full\" finds no system certificates: set catalog.tls_ca_file".into()));
+                }
+            }
+        }
+        Ok(roots)
+    }
+}
+
+/// Accepts every certificate: what `sslmode=require` promises, encryption without authentication.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

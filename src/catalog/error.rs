@@ -1,0 +1,92 @@
+//! What can go wrong in the catalog.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+/// Failure of a catalog call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres cannot be reached, or does not answer in time.
+    #[error("the catalog is unavailable: {0}")]
+    Unavailable(String),
+    /// A row with that key exists already; the text is the constraint's name.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The state asked for was not there any more: somebody else was faster.
+    #[error("{0}: the row changed in the meantime")]
+    Conflict(&'static str),
+    /// The catalog contradicts itself.
+    #[error("the catalog is inconsistent: {table} {row}: {what}")]
+    Inconsistent {
+        /// Table.
+        table: &'static str,
+        /// Key of the row.
+        row: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Postgres refused a statement.
+    #[error("catalog statement {name} failed: {source}")]
+    Query {
+        /// Name of the statement.
+        name: &'static str,
+        /// What Postgres said.
+        source: tokio_postgres::Error,
+    },
+    /// The schema is not the one this program knows.
+    #[error("{0}")]
+    Schema(String),
+    /// The configuration of the catalog cannot be used.
+    #[error("{0}")]
+    Config(String),
+}
+
+impl Error {
+    pub(super) fn query(name: &'static str, source: tokio_postgres::Error) -> Self {
+        match source.code() {
+            Some(code) if *code == SqlState::UNIQUE_VIOLATION => {
+                let constraint = source.as_db_error().and_then(|e| e.constraint()).unwrap_or("row");
+                Self::Exists(constraint.to_owned())
+            }
+            Some(code)
+                if [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW, SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::TOO_MANY_CONNECTIONS, SqlState::QUERY_CANCELED]
+                    .contains(code) =>
+            {
+                Self::Unavailable(format!("{name}: {source}"))
+            }
+            Some(_) => Self::Query { name, source },
+            None if source.is_closed() || is_io(&source) => Self::Unavailable(format!("{name}: {source}")),
+            None => Self::Query { name, source },
+        }
+    }
+
+    /// Whether the connection is to blame, so that another one may do better.
+    pub(super) fn is_connection_loss(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::Exists(_) | Self::Conflict(_) | Self::Inconsistent { .. } | Self::Query { .. } | Self::Schema(_) | Self::Config(_) => false,
+        }
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Timeout(_) => Self::Unavailable("no connection became free in time (catalog.acquire_timeout_s, catalog.pool_size)".into()),
+            PoolError::Backend(source) => Self::Unavailable(describe(&source)),
+            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// The message of a connection failure with its cause, which tokio-postgres leaves out.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) if !error.to_string().contains(&source.to_string()) => format!("{error}: {source}"),
+        Some(_) | None => error.to_string(),
+    }
+}

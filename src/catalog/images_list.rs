@@ -1,0 +1,257 @@
+//! List pages: one keyset statement over the images that a scope may list.
+//!
+//! A project's list is the union of a few arms (its own images, public ones, those shared with it),
+//! each of which walks an index in the order asked for and stops after a page; the union is ordered
+//! and cut again. The cost of a page does not depend on how many images there are, nor on how deep in
+//! the list it lies.
+
+use std::fmt::Write as _;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::images::COLUMNS;
+use super::{Catalog, Error, Param};
+use crate::domain::id::ImageId;
+use crate::domain::image::{Image, Visibility};
+use crate::domain::query::{Comparison, Direction, Filter, ImageQuery, MemberStatus, NumberField, Scope, SortKey, TextField, TimeField, VisibilityFilter};
+
+/// Statements with at most this many filters are kept prepared. More would let a client fill the
+/// memory of every connection with statements that nobody asks for again.
+const PREPARED_FILTERS_MAX: usize = 1;
+
+/// Parameters of a statement under construction.
+#[derive(Default)]
+struct Params(Vec<Box<dyn ToSql + Sync + Send>>);
+
+impl Params {
+    /// Adds a value and returns its placeholder with the column's name.
+    fn bind(&mut self, value: impl ToSql + Sync + Send + 'static, column: &str) -> String {
+        self.0.push(Box::new(value));
+        format!("${} /* {column} */", self.0.len())
+    }
+}
+
+impl Catalog {
+    /// One page of images, in order. `None`: the marker is no image that the scope may list.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Inconsistent`].
+    pub async fn list(&self, query: &ImageQuery, scope: &Scope) -> Result<Option<Vec<Image>>, Error> {
+        let mut params = Params::default();
+        let arms = arms(query, scope, &mut params);
+        let filters = filters(query, &mut params);
+        let after = match query.marker {
+            None => String::new(),
+            Some(marker) => {
+                let Some(row) = self.marker(marker, query, scope).await? else { return Ok(None) };
+                format!(" AND ({})", after(&row, &query.sort, &mut params))
+            }
+        };
+        let order = order(&query.sort);
+        let limit = params.bind(i64::try_from(query.limit).unwrap_or(i64::MAX), "limit");
+        let hidden = params.bind(query.hidden, "hidden");
+        let keys = query.sort.iter().map(|(key, _)| expression(*key)).collect::<Vec<_>>();
+        let columns = keys.iter().enumerate().map(|(n, key)| format!("{key} AS k{n}")).collect::<Vec<_>>().join(", ");
+        let outer = query.sort.iter().enumerate().map(|(n, (_, direction))| format!("k{n} {}", word(*direction))).collect::<Vec<_>>().join(", ");
+        let union = arms
+            .iter()
+            .map(|arm| {
+                format!("(SELECT i.id AS page_id, {columns} FROM images i WHERE {arm} AND i.status <> 'deleted' AND i.hidden = {hidden}{filters}{after} ORDER BY {order} LIMIT {limit})")
+            })
+            .collect::<Vec<_>>()
+            .join("\n  UNION ALL ");
+        let sql = format!(
+            "-- images_list\nSELECT {COLUMNS} FROM (SELECT * FROM (\n  {union}\n) arms ORDER BY {outer} LIMIT {limit}) page JOIN images i ON i.id = page_id ORDER BY {outer}"
+        );
+        let params: Vec<Param<'_>> = params.0.iter().map(|value| &**value as Param<'_>).collect();
+        let prepared = query.filters.len() <= PREPARED_FILTERS_MAX && query.sort.len() <= 3;
+        let rows = self.read("images_list", &sql, &params, prepared).await?;
+        rows.iter().map(Image::try_from).collect::<Result<Vec<_>, _>>().map(Some)
+    }
+
+    /// The marker's sort keys, if the scope may see it.
+    async fn marker(&self, marker: ImageId, query: &ImageQuery, scope: &Scope) -> Result<Option<Row>, Error> {
+        if self.image(marker, scope).await?.is_none() {
+            return Ok(None);
+        }
+        let keys = query.sort.iter().map(|(key, _)| expression(*key)).collect::<Vec<_>>().join(", ");
+        let sql = format!("-- images_marker\nSELECT {keys} FROM images i WHERE i.id = $1 /* id */");
+        Ok(self.rows("images_marker", &sql, &[&marker.uuid()]).await?.pop())
+    }
+}
+
+/// Conditions, no two of which hold for the same image, that together make up the scope.
+fn arms(query: &ImageQuery, scope: &Scope, params: &mut Params) -> Vec<String> {
+    let project = match scope {
+        Scope::Everything(project) => return vec![everything(query.visibility, project.as_deref(), params)],
+        Scope::Project(project) => params.bind(project.clone(), "owner"),
+    };
+    let wanted = |visibility| match query.visibility {
+        VisibilityFilter::Usual => visibility != Visibility::Community,
+        VisibilityFilter::Only(only) => only == visibility,
+        VisibilityFilter::All => true,
+    };
+    let own = match query.visibility {
+        VisibilityFilter::Usual | VisibilityFilter::All => format!("i.owner = {project}"),
+        VisibilityFilter::Only(only) => format!("i.owner = {project} AND i.visibility = '{}'", only.as_str()),
+    };
+    let mut arms = vec![own];
+    for (visibility, literal) in [(Visibility::Public, "public"), (Visibility::Community, "community")] {
+        if wanted(visibility) {
+            arms.push(format!("i.visibility = '{literal}' AND i.owner IS DISTINCT FROM {project}"));
+        }
+    }
+    if wanted(Visibility::Shared) {
+        let status = match query.member_status {
+            MemberStatus::Pending => "AND m.status = 'pending'",
+            MemberStatus::Accepted => "AND m.status = 'accepted'",
+            MemberStatus::Rejected => "AND m.status = 'rejected'",
+            MemberStatus::All => "",
+        };
+        // Images without an owner are everybody's.
+        arms.push(format!(
+            "i.visibility = 'shared' AND i.owner <> {project} AND i.id IN (SELECT m.image_id FROM image_members m WHERE m.member = {project} {status})"
+        ));
+        arms.push("i.visibility = 'shared' AND i.owner IS NULL".into());
+    }
+    if wanted(Visibility::Private) {
+        arms.push("i.visibility = 'private' AND i.owner IS NULL".into());
+    }
+    arms
+}
+
+fn everything(visibility: VisibilityFilter, project: Option<&str>, params: &mut Params) -> String {
+    match visibility {
+        VisibilityFilter::All => "true".into(),
+        VisibilityFilter::Only(only) => format!("i.visibility = '{}'", only.as_str()),
+        VisibilityFilter::Usual => match project {
+            None => "i.visibility <> 'community'".into(),
+            Some(project) => format!("(i.visibility <> 'community' OR i.owner = {})", params.bind(project.to_owned(), "owner")),
+        },
+    }
+}
+
+fn filters(query: &ImageQuery, params: &mut Params) -> String {
+    let mut sql = String::new();
+    for filter in &query.filters {
+        let condition = match filter {
+            Filter::Ids(ids) => format!("i.id = ANY({})", params.bind(ids.iter().map(|id| id.uuid()).collect::<Vec<Uuid>>(), "id")),
+            Filter::Text(field, values) => format!("{} = ANY({})", text_column(*field), params.bind(values.clone(), "text")),
+            Filter::Number(field, comparison, number) => format!("{} {} {}", number_column(*field), operator(*comparison), params.bind(*number, "number")),
+            Filter::Time(field, comparison, moment) => {
+                let column = match field {
+                    TimeField::CreatedAt => "i.created_at",
+                    TimeField::UpdatedAt => "i.updated_at",
+                };
+                // The API shows whole seconds, so that is what a client compares with.
+                format!("date_trunc('second', {column}) {} {}", operator(*comparison), params.bind(*moment, "moment"))
+            }
+            Filter::Protected(flag) => format!("i.protected = {}", params.bind(*flag, "protected")),
+            Filter::Tag(tag) => format!("EXISTS (SELECT FROM image_tags t WHERE t.image_id = i.id AND t.value = {})", params.bind(tag.clone(), "tag")),
+            Filter::Property(name, value) => {
+                let (name, value) = (params.bind(name.clone(), "name"), params.bind(value.clone(), "value"));
+                format!("EXISTS (SELECT FROM image_properties p WHERE p.image_id = i.id AND p.name = {name} AND p.value = {value})")
+            }
+        };
+        sql.push_str(" AND ");
+        sql.push_str(&condition);
+    }
+    sql
+}
+
+/// The condition that an image comes after the marker: the first key that differs decides.
+fn after(marker: &Row, sort: &[(SortKey, Direction)], params: &mut Params) -> String {
+    let values: Vec<String> = sort
+        .iter()
+        .enumerate()
+        .map(|(n, (key, _))| match key {
+            SortKey::Name | SortKey::Status | SortKey::ContainerFormat | SortKey::DiskFormat => params.bind(marker.get::<_, String>(n), "marker"),
+            SortKey::Size => params.bind(marker.get::<_, i64>(n), "marker"),
+            SortKey::Id => params.bind(marker.get::<_, Uuid>(n), "marker"),
+            SortKey::CreatedAt | SortKey::UpdatedAt => params.bind(marker.get::<_, time::OffsetDateTime>(n), "marker"),
+        })
+        .collect();
+    let keys: Vec<&str> = sort.iter().map(|(key, _)| expression(*key)).collect();
+    let first = sort.first().map_or(Direction::Descending, |(_, direction)| *direction);
+    let sign = |direction| match direction {
+        Direction::Ascending => ">",
+        Direction::Descending => "<",
+    };
+    if sort.iter().all(|(_, direction)| *direction == first) {
+        // A row comparison: Postgres starts the index scan right behind the marker.
+        return format!("({}) {} ({})", keys.join(", "), sign(first), values.join(", "));
+    }
+    let mut sql = String::new();
+    for n in 0..sort.len() {
+        if n > 0 {
+            sql.push_str(" OR ");
+        }
+        sql.push('(');
+        for m in 0..n {
+            let _ = write!(sql, "{} = {} AND ", keys[m], values[m]);
+        }
+        let _ = write!(sql, "{} {} {})", keys[n], sign(sort[n].1), values[n]);
+    }
+    sql
+}
+
+fn order(sort: &[(SortKey, Direction)]) -> String {
+    sort.iter().map(|(key, direction)| format!("{} {}", expression(*key), word(*direction))).collect::<Vec<_>>().join(", ")
+}
+
+fn word(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ascending => "ASC",
+        Direction::Descending => "DESC",
+    }
+}
+
+/// What a key sorts by; missing values have an explicit place.
+fn expression(key: SortKey) -> &'static str {
+    match key {
+        SortKey::Name => "coalesce(i.name, '')",
+        SortKey::Status => "i.status",
+        SortKey::ContainerFormat => "coalesce(i.container_format, '')",
+        SortKey::DiskFormat => "coalesce(i.disk_format, '')",
+        SortKey::Size => "coalesce(i.size_bytes, 0)",
+        SortKey::Id => "i.id",
+        SortKey::CreatedAt => "i.created_at",
+        SortKey::UpdatedAt => "i.updated_at",
+    }
+}
+
+fn text_column(field: TextField) -> &'static str {
+    match field {
+        // The expression of the indexes; an image without a name is found by the empty one.
+        TextField::Name => "coalesce(i.name, '')",
+        TextField::Status => "i.status",
+        TextField::ContainerFormat => "i.container_format",
+        TextField::DiskFormat => "i.disk_format",
+        TextField::Owner => "i.owner",
+        TextField::Checksum => "i.checksum",
+        TextField::OsHashAlgo => "i.os_hash_algo",
+        TextField::OsHashValue => "i.os_hash_value",
+    }
+}
+
+fn number_column(field: NumberField) -> &'static str {
+    match field {
+        NumberField::Size => "i.size_bytes",
+        NumberField::VirtualSize => "i.virtual_size_bytes",
+        NumberField::MinDisk => "i.min_disk_gib::bigint",
+        NumberField::MinRam => "i.min_ram_mib::bigint",
+    }
+}
+
+fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Equal => "=",
+        Comparison::NotEqual => "<>",
+        Comparison::Greater => ">",
+        Comparison::AtLeast => ">=",
+        Comparison::Less => "<",
+        Comparison::AtMost => "<=",
+    }
+}

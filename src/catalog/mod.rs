@@ -1,0 +1,131 @@
+//! What is known about images: the only place with SQL.
+//!
+//! Every statement starts with `-- its_name`, so that `pg_stat_statements`, logs and diffs can be
+//! read. Reads are single statements and are repeated once when their connection turns out to be
+//! lost; writes run in a [`Tx`] and are repeated only up to its `BEGIN`. No connection is held while
+//! bytes of an image stream.
+
+mod config;
+mod error;
+mod events;
+mod images;
+mod images_list;
+mod migrate;
+mod queue;
+mod tx;
+
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{NoTls, Row};
+
+pub use config::{Config, Tls};
+pub use error::Error;
+pub use migrate::{SCHEMA_VERSION, SchemaState};
+pub use queue::{Job, JobKind, Lease, NewJob};
+pub use tx::Tx;
+
+/// How often the cheap bookkeeping of the catalog runs at most; see [`Catalog::prune_events`].
+const EVENTS_PRUNED_PER_CALL: i64 = 10_000;
+
+/// Handle to the catalog; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    pool: Pool,
+    query_timeout: Duration,
+}
+
+type Param<'a> = &'a (dyn ToSql + Sync);
+
+impl Catalog {
+    /// Prepares the pool; connects nowhere yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the URL, the password file or the CA file cannot be used.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let postgres = config.postgres()?;
+        let recycle = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match config.rustls()? {
+            None => Manager::from_config(postgres, NoTls, recycle),
+            Some(tls) => Manager::from_config(postgres, tokio_postgres_rustls::MakeRustlsConnect::new(tls), recycle),
+        };
+        let wait = Duration::from_secs(config.acquire_timeout_s);
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(wait))
+            .create_timeout(Some(Duration::from_secs(config.connect_timeout_s)))
+            .recycle_timeout(Some(wait))
+            .build()
+            .map_err(|e| Error::Config(e.to_string()))?;
+        Ok(Self { pool, query_timeout: Duration::from_secs(config.statement_timeout_s) })
+    }
+
+    /// One round trip to the database.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.rows("ping", "-- ping\nSELECT 1", &[]).await?;
+        Ok(start.elapsed())
+    }
+
+    /// Starts a transaction; `name` shows in errors.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no working connection can be had.
+    pub async fn begin(&self, name: &'static str) -> Result<Tx, Error> {
+        // A pooled connection may have died unseen: nothing has happened yet, so try another one.
+        for _ in 0..self.pool.status().size {
+            let client = self.client().await?;
+            match Tx::begin(client, name, self.query_timeout).await {
+                Err(error) if error.is_connection_loss() => {}
+                done => return done,
+            }
+        }
+        Tx::begin(self.client().await?, name, self.query_timeout).await
+    }
+
+    async fn client(&self) -> Result<Object, Error> {
+        self.pool.get().await.map_err(Error::from)
+    }
+
+    /// Runs one reading statement; once more on a fresh connection when the first one is lost.
+    async fn rows(&self, name: &'static str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        self.read(name, sql, params, true).await
+    }
+
+    async fn read(&self, name: &'static str, sql: &str, params: &[Param<'_>], cached: bool) -> Result<Vec<Row>, Error> {
+        let attempts = self.pool.status().size + 1;
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.read_once(name, sql, params, cached).await {
+                Err(error) if error.is_connection_loss() && tried < attempts.max(2) => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn read_once(&self, name: &'static str, sql: &str, params: &[Param<'_>], cached: bool) -> Result<Vec<Row>, Error> {
+        let client = self.client().await?;
+        let work = async {
+            if cached {
+                let statement = client.prepare_cached(sql).await?;
+                client.query(&statement, params).await
+            } else {
+                client.query(sql, params).await
+            }
+        };
+        match tokio::time::timeout(self.query_timeout, work).await {
+            Ok(result) => result.map_err(|e| Error::query(name, e)),
+            Err(_) => {
+                // The answer may still come: nobody else must get this connection.
+                drop(Object::take(client));
+                Err(Error::Unavailable(format!("{name}: no answer from Postgres within {} s", self.query_timeout.as_secs())))
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Jobs and their leases.
+//!
+//! A job is work that must end one way or the other although any gateway may die at any moment. Whoever
+//! holds its lease does it; who does not renew in time has lost it, and the next gateway takes over.
+//! Times are the database's. The token grows with every change of owner, and every statement that acts
+//! for a job names the token: a holder that was replaced changes nothing any more.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Catalog, Error, Tx};
+use crate::domain::id::ImageId;
+use crate::domain::status::Transition;
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Bytes are being received; undone or finished by whoever holds the lease.
+    Upload,
+    /// The data of a deleted image is being removed.
+    Delete,
+    /// The image metadata in the store is behind the record.
+    Describe,
+}
+
+impl JobKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Delete => "delete",
+            Self::Describe => "describe",
+        }
+    }
+}
+
+/// The right to act for a job, until it expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job: Uuid,
+    /// Fencing token.
+    pub token: i64,
+}
+
+/// A job whose lease this gateway has just taken.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The right to act for it.
+    pub lease: Lease,
+    /// What it does.
+    pub kind: JobKind,
+    /// The image it is about.
+    pub image: ImageId,
+    /// How far it has come; meaning depends on the kind.
+    pub state: String,
+    /// What it needs to know; meaning depends on the kind.
+    pub payload: Value,
+    /// How often it has been taken up before.
+    pub attempts: i32,
+}
+
+/// A job to be recorded.
+#[derive(Debug)]
+pub struct NewJob<'a> {
+    /// Identifier; chosen by the caller because names in the store carry it.
+    pub id: Uuid,
+    /// What it does.
+    pub kind: JobKind,
+    /// The image it is about.
+    pub image: ImageId,
+    /// Where it starts.
+    pub state: &'static str,
+    /// What it needs to know.
+    pub payload: &'a Value,
+    /// Who holds the lease; `None` leaves it to the first gateway that looks.
+    pub owner: Option<&'a str>,
+    /// How long the first lease lasts.
+    pub lease: Duration,
+}
+
+fn job(row: &Row) -> Result<Job, Error> {
+    let id: Uuid = row.get("id");
+    let name: String = row.get("kind");
+    let kind = [JobKind::Upload, JobKind::Delete, JobKind::Describe]
+        .into_iter()
+        .find(|kind| kind.as_str() == name)
+        .ok_or_else(|| Error::Inconsistent { table: "jobs", row: id.to_string(), what: format!("unknown kind {name}") })?;
+    Ok(Job {
+        lease: Lease { job: id, token: row.get("lease_token") },
+        kind,
+        image: ImageId::from(row.get::<_, Uuid>("image_id")),
+        state: row.get("state"),
+        payload: row.get("payload"),
+        attempts: row.get("attempts"),
+    })
+}
+
+impl Tx {
+    /// Records a job.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when another upload of the image is under way.
+    pub async fn enqueue(&self, job: &NewJob<'_>) -> Result<Lease, Error> {
+        let sql = "-- job_insert\n\
+            INSERT INTO jobs (id, kind, image_id, state, payload, lease_owner, lease_expires_at)\n\
+            VALUES ($1 /* id */, $2 /* kind */, $3 /* image_id */, $4 /* state */, $5 /* payload */, $6 /* lease_owner */, now() + make_interval(secs => $7 /* lease_s */))";
+        self.execute(sql, &[&job.id, &job.kind.as_str(), &job.image.uuid(), &job.state, job.payload, &job.owner, &job.lease.as_secs_f64()]).await?;
+        Ok(Lease { job: job.id, token: 1 })
+    }
+
+    /// Notes how far a job has come. `false`: the lease is lost.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn job_progress(&self, lease: Lease, state: &'static str, payload: &Value) -> Result<bool, Error> {
+        let sql = "-- job_progress\n\
+            UPDATE jobs SET state = $3 /* state */, payload = $4 /* payload */\n\
+            WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */";
+        Ok(self.execute(sql, &[&lease.job, &lease.token, &state, payload]).await? == 1)
+    }
+
+    /// Moves an image whose upload holds `lease` back to where the upload began, unless that has been done:
+    /// a later upload of the same image is none of this one's business.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn abort_upload(&self, id: ImageId, lease: Lease, transition: &Transition, live: &[&str]) -> Result<(), Error> {
+        let sql = "-- upload_abort\n\
+            UPDATE images SET status = $2 /* status */, updated_at = now(), version = version + 1\n\
+            WHERE id = $1 /* id */ AND status = ANY($3 /* from */)\n\
+              AND EXISTS (SELECT FROM jobs WHERE id = $4 /* id */ AND lease_token = $5 /* lease_token */ AND state = ANY($6 /* state */))";
+        self.execute(sql, &[&id.uuid(), &transition.to.as_str(), &transition.from_names(), &lease.job, &lease.token, &live]).await.map(drop)
+    }
+
+    /// Moves a job to another state. `false`: the lease is lost.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn set_job_state(&self, lease: Lease, state: &'static str) -> Result<bool, Error> {
+        let sql = "-- job_state\nUPDATE jobs SET state = $3 /* state */ WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */";
+        Ok(self.execute(sql, &[&lease.job, &lease.token, &state]).await? == 1)
+    }
+
+    /// Ends a job. `false`: the lease is lost, and the job is somebody else's.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn finish_job(&self, lease: Lease) -> Result<bool, Error> {
+        let sql = "-- job_finish\nDELETE FROM jobs WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */";
+        Ok(self.execute(sql, &[&lease.job, &lease.token]).await? == 1)
+    }
+}
+
+impl Catalog {
+    /// Extends a lease. `false`: it is lost, or the image of an upload has been deleted: stop.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn renew(&self, lease: Lease, duration: Duration) -> Result<bool, Error> {
+        let sql = "-- job_renew\n\
+            UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $3 /* lease_s */)\n\
+            WHERE j.id = $1 /* id */ AND j.lease_token = $2 /* lease_token */\n\
+              AND NOT (j.kind = 'upload' AND j.state = 'writing' AND EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status = 'deleted'))\n\
+            RETURNING 1";
+        // Renewing twice does no harm, so a lost connection may be retried like a read.
+        let rows = self.rows("job_renew", sql, &[&lease.job, &lease.token, &duration.as_secs_f64()]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Takes over one job whose lease has run out, the one that has waited longest.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn take_expired_job(&self, owner: &str, duration: Duration) -> Result<Option<Job>, Error> {
+        let sql = "-- job_take\n\
+            UPDATE jobs SET lease_owner = $1 /* lease_owner */, lease_token = lease_token + 1, attempts = attempts + 1,\n\
+              lease_expires_at = now() + make_interval(secs => $2 /* lease_s */)\n\
+            WHERE id = (SELECT id FROM jobs WHERE lease_expires_at < now() ORDER BY lease_expires_at LIMIT 1 FOR UPDATE SKIP LOCKED)\n\
+            RETURNING id, kind, image_id, state, payload, attempts, lease_token";
+        // Taken twice because of a lost answer, the first taking merely runs out.
+        let rows = self.rows("job_take", sql, &[&owner, &duration.as_secs_f64()]).await?;
+        rows.first().map(job).transpose()
+    }
+
+    /// Gives a job back, to be taken again after `pause`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn postpone_job(&self, lease: Lease, pause: Duration, reason: &str) -> Result<(), Error> {
+        let sql = "-- job_postpone\n\
+            UPDATE jobs SET lease_owner = NULL, lease_expires_at = now() + make_interval(secs => $3 /* pause_s */), last_error = $4 /* last_error */\n\
+            WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */ RETURNING 1";
+        self.rows("job_postpone", sql, &[&lease.job, &lease.token, &pause.as_secs_f64(), &reason]).await.map(drop)
+    }
+}

@@ -1,0 +1,156 @@
+//! `rockpool serve`: start and stop, top to bottom.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
+
+use crate::api::{self, AppState};
+use crate::catalog::Catalog;
+use crate::config::{Config, Log, LogFormat};
+use crate::service::Services;
+use crate::store::rbd::RbdStore;
+use crate::store::{self, Store, Stores};
+use crate::worker;
+
+/// Longest wait for what still runs after everything was told to stop: calls into a cluster that does
+/// not answer cannot be interrupted.
+const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Exit code after a second signal.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs the gateway until it is told to stop.
+pub(super) fn serve(config: Config) -> ExitCode {
+    start_log(&config.log);
+    store::limit_memory_arenas();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}")),
+    };
+    let code = match runtime.block_on(run(config)) {
+        Ok(code) => code,
+        Err(problem) => fail(&problem),
+    };
+    runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
+    code
+}
+
+fn fail(problem: &str) -> ExitCode {
+    tracing::error!("{problem}");
+    ExitCode::FAILURE
+}
+
+fn start_log(log: &Log) {
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+async fn run(config: Config) -> Result<ExitCode, String> {
+    // Signals from the first moment on: whoever stops a gateway that is starting means it.
+    let mut signals = Signals::new()?;
+    let started = tokio::select! {
+        started = start(&config) => started?,
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let Gateway { listener, state, stop_serving, stop_working } = started;
+    let (services, draining) = (Arc::clone(&state.services), state.draining.clone());
+    let poll_interval = Duration::from_secs(config.jobs.poll_interval_s);
+    let working = tokio::spawn(worker::run(Arc::clone(&services), poll_interval, stop_working.clone()));
+    let serving = tokio::spawn(api::serve(listener, state, stop_serving.clone()));
+
+    signals.next().await;
+    tracing::info!(transfers = services.transfers().running(), "stopping: new requests are refused, running ones are finished");
+    let limit = Duration::from_secs(config.server.drain_timeout_s);
+    draining.cancel();
+    stop_working.cancel();
+    let drain = async {
+        services.finished().await;
+        stop_serving.cancel();
+        let connections = serving.await.map_err(|panic| format!("the server panicked: {panic}"))?;
+        connections.wait().await;
+        working.await.map_err(|panic| format!("the worker panicked: {panic}"))
+    };
+    tokio::select! {
+        drained = tokio::time::timeout(limit, drain) => match drained {
+            Ok(result) => {
+                result?;
+                tracing::info!("stopped");
+            }
+            Err(_) => tracing::warn!(drain_timeout_s = limit.as_secs(), "stopped with transfers still running; other gateways clean up behind them"),
+        },
+        () = signals.next() => {
+            tracing::warn!("stopped at once by a second signal");
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A gateway that is ready to serve.
+struct Gateway {
+    listener: TcpListener,
+    state: AppState,
+    stop_serving: CancellationToken,
+    stop_working: CancellationToken,
+}
+
+async fn start(config: &Config) -> Result<Gateway, String> {
+    // 1. The catalog, and its schema.
+    let catalog = Catalog::new(&config.catalog).map_err(|e| e.to_string())?;
+    let applied = catalog.migrate().await.map_err(|e| format!("{e}. Is Postgres running, and does catalog.url name an existing database and a user who may create tables in it?"))?;
+    if !applied.is_empty() {
+        tracing::info!(?applied, "the schema was brought up to date");
+    }
+    // 2. The stores: reachable, and with the rights that uploads need.
+    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+    for (name, store_config) in &config.stores {
+        let store = RbdStore::new(name, store_config);
+        store.check_at_start().await?;
+        stores.push(Arc::new(store));
+    }
+    // 3. The address.
+    let listen = config.server.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|e| format!("server.listen {listen} cannot be used: {e}"))?;
+    // 4. Everything together.
+    let gateway = gateway_name();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, gateway, stores = ?config.stores.keys().collect::<Vec<_>>(), "serving");
+    let services = Services::new(catalog, Stores::new(stores, config.default_store.clone()), config.service(gateway), config.server.transfers_max);
+    let state = AppState { services, identity: Arc::new(config.identity.clone()), settings: Arc::new(config.api()), draining: CancellationToken::new() };
+    Ok(Gateway { listener, state, stop_serving: CancellationToken::new(), stop_working: CancellationToken::new() })
+}
+
+/// A name that no other gateway has, also not an earlier life of this one.
+fn gateway_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{}/{}", host.trim(), std::process::id(), Uuid::new_v4().as_simple())
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("signals cannot be received: {e}"));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! `rockpool.toml`: composes the sections that the layers own. `rockpool.example.toml` documents every
+//! option; a test keeps it complete.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::domain::content::HashAlgorithm;
+use crate::domain::image::Formats;
+use crate::domain::limits::Quotas;
+use crate::domain::query::PageSizes;
+use crate::identity::local::Local;
+use crate::{api, catalog, identity, service, store};
+
+/// Environment variables that override secrets, and what they override.
+const ENVIRONMENT: [(&str, &str); 2] = [("ROCKPOOL_CATALOG_URL", "url"), ("ROCKPOOL_CATALOG_PASSWORD", "password")];
+/// Shortest lease: several renewals must fit into it.
+const LEASE_MIN_S: u64 = 3;
+
+/// `[server]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Base URL that clients reach the service by.
+    pub public_endpoint: Option<String>,
+    /// Longest time for a request head, in seconds; also how long an idle connection stays open.
+    pub header_timeout_s: u64,
+    /// Longest pause between two frames of a body, in seconds, in either direction.
+    pub body_idle_timeout_s: u64,
+    /// Largest request head, in bytes.
+    pub header_bytes_max: usize,
+    /// Most open connections.
+    pub connections_max: usize,
+    /// Most uploads and downloads at once.
+    pub transfers_max: usize,
+    /// Longest wait for running transfers after SIGTERM, in seconds.
+    pub drain_timeout_s: u64,
+    /// While this file exists, `/healthcheck` says 503.
+    pub healthcheck_disable_path: Option<PathBuf>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
+            public_endpoint: None,
+            header_timeout_s: 15,
+            body_idle_timeout_s: 60,
+            header_bytes_max: 64 * 1024,
+            connections_max: 4096,
+            transfers_max: 64,
+            drain_timeout_s: 120,
+            healthcheck_disable_path: Some(PathBuf::from("/etc/rockpool/healthcheck_disable")),
+        }
+    }
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Form.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or filters by module.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// `[images]`: what images may be, and how they are shown.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Images {
+    /// Store for uploads that name none; needed with several stores.
+    pub default_store: Option<String>,
+    /// Algorithm of `os_hash_value`: `sha512`, `sha384`, `sha256`, `sha1`, or `none`.
+    pub hashing_algorithm: String,
+    /// Whether to compute the MD5 `checksum`.
+    pub checksum: bool,
+    /// Largest image, in bytes.
+    pub image_size_cap_bytes: u64,
+    /// Values of `disk_format`.
+    pub disk_formats: Vec<String>,
+    /// Values of `container_format`.
+    pub container_formats: Vec<String>,
+    /// Most additional properties of an image; negative: no limit.
+    pub image_property_quota: i64,
+    /// Most tags of an image; negative: no limit.
+    pub image_tag_quota: i64,
+    /// Page size without `limit`.
+    pub limit_param_default: usize,
+    /// Largest page.
+    pub api_limit_max: usize,
+    /// Whether images show `direct_url`, which Nova and Cinder clone from.
+    pub show_image_direct_url: bool,
+    /// Whether images show `locations`.
+    pub show_multiple_locations: bool,
+    /// Blocks of `chunk_size_mib` that one upload holds in memory at most.
+    pub upload_blocks_in_flight: usize,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            default_store: None,
+            hashing_algorithm: "sha512".into(),
+            checksum: true,
+            image_size_cap_bytes: 1 << 40,
+            disk_formats: names(&["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"]),
+            container_formats: names(&["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]),
+            image_property_quota: 128,
+            image_tag_quota: 128,
+            limit_param_default: 25,
+            api_limit_max: 1000,
+            show_image_direct_url: true,
+            show_multiple_locations: false,
+            upload_blocks_in_flight: 3,
+        }
+    }
+}
+
+/// `[jobs]`: work that survives its gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobs {
+    /// How long a gateway may stay silent before others take over its uploads, in seconds.
+    pub lease_s: u64,
+    /// How often each gateway looks for such jobs, in seconds.
+    pub poll_interval_s: u64,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { lease_s: 15, poll_interval_s: 5 }
+    }
+}
+
+/// The whole configuration, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[log]`
+    pub log: Log,
+    /// `[catalog]`
+    pub catalog: catalog::Config,
+    /// `[stores.NAME]`
+    pub stores: BTreeMap<String, store::rbd::Config>,
+    /// `[images]`
+    pub images: Images,
+    /// `[jobs]`
+    pub jobs: Jobs,
+    /// `[identity]`
+    pub identity: Local,
+    /// Algorithm that `images.hashing_algorithm` names.
+    pub hashing_algorithm: Option<HashAlgorithm>,
+    /// Store that `images.default_store` names, or the only one.
+    pub default_store: String,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`, with secrets from `environment` where it has them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, a sentence each.
+    pub fn load(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
+        let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{} cannot be read: {e}", path.display())])?;
+        Self::parse(&text, environment)
+    }
+
+    fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
+        let mut document: Table = text.parse().map_err(|e: toml::de::Error| vec![format!("the file is not TOML: {}", e.message())])?;
+        let mut problems = Vec::new();
+        if let Some(Value::Table(catalog)) = document.get_mut("catalog") {
+            for (variable, key) in ENVIRONMENT {
+                if let Some(value) = environment(variable) {
+                    catalog.insert(key.into(), Value::String(value));
+                    if key == "password" {
+                        catalog.remove("password_file");
+                    }
+                }
+            }
+        }
+        let server: Option<Server> = section(&mut document, "server", true, &mut problems);
+        let log: Option<Log> = section(&mut document, "log", true, &mut problems);
+        let catalog: Option<catalog::Config> = section(&mut document, "catalog", false, &mut problems);
+        let images: Option<Images> = section(&mut document, "images", true, &mut problems);
+        let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
+        let identity: Option<identity::local::Config> = section(&mut document, "identity", false, &mut problems);
+        let stores = stores(&mut document, &mut problems);
+        for name in document.keys() {
+            problems.push(format!("unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, identity"));
+        }
+        if let Some(catalog) = &catalog {
+            problems.extend(catalog.problems());
+        }
+        for (name, store) in &stores {
+            problems.extend(store.problems(name));
+        }
+        let identity = identity.and_then(|config| Local::new(&config).map_err(|found| problems.extend(found)).ok());
+        if let Some(server) = &server {
+            problems.extend(server_problems(server));
+        }
+        if let Some(log) = &log
+            && let Err(error) = tracing_subscriber::EnvFilter::try_new(&log.level)
+        {
+            problems.push(format!("log.level \"{}\" cannot be read: {error}", log.level));
+        }
+        if let Some(jobs) = &jobs {
+            problems.extend(jobs_problems(jobs));
+        }
+        let mut hashing_algorithm = None;
+        let mut default_store = None;
+        if let Some(images) = &images {
+            problems.extend(images_problems(images));
+            hashing_algorithm = HashAlgorithm::parse(&images.hashing_algorithm);
+            default_store = choose_default_store(images, &stores, &mut problems);
+        }
+        match (server, log, catalog, images, jobs, identity, default_store) {
+            (Some(server), Some(log), Some(catalog), Some(images), Some(jobs), Some(identity), Some(default_store)) if problems.is_empty() => {
+                Ok(Self { server, log, catalog, stores, images, jobs, identity, hashing_algorithm, default_store })
+            }
+            _ => Err(problems),
+        }
+    }
+
+    /// What the services need.
+    #[must_use]
+    pub fn service(&self, gateway: String) -> service::Settings {
+        let images = &self.images;
+        service::Settings {
+            gateway,
+            formats: Formats { disk: images.disk_formats.clone(), container: images.container_formats.clone() },
+            quotas: Quotas { properties: images.image_property_quota, tags: images.image_tag_quota },
+            page_sizes: PageSizes { default: images.limit_param_default, max: images.api_limit_max },
+            image_size_cap_bytes: images.image_size_cap_bytes,
+            checksum: images.checksum,
+            hashing_algorithm: self.hashing_algorithm,
+            upload_blocks_in_flight: images.upload_blocks_in_flight,
+            lease: Duration::from_secs(self.jobs.lease_s),
+            client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),
+            event_retention_days: self.catalog.event_retention_days,
+        }
+    }
+
+    /// What the API needs.
+    #[must_use]
+    pub fn api(&self) -> api::Settings {
+        let server = &self.server;
+        api::Settings {
+            public_endpoint: server.public_endpoint.clone(),
+            show_image_direct_url: self.images.show_image_direct_url,
+            show_multiple_locations: self.images.show_multiple_locations,
+            body_idle_timeout: Duration::from_secs(server.body_idle_timeout_s),
+            header_timeout: Duration::from_secs(server.header_timeout_s),
+            header_bytes_max: server.header_bytes_max,
+            connections_max: server.connections_max,
+            healthcheck_disable_path: server.healthcheck_disable_path.clone(),
+        }
+    }
+}
+
+/// Takes a section out of the document. Every key that cannot be used is reported, not the first alone.
+fn section<T: DeserializeOwned>(document: &mut Table, name: &str, optional: bool, problems: &mut Vec<String>) -> Option<T> {
+    match document.remove(name) {
+        None if optional => read(Table::new(), name, problems),
+        None => {
+            problems.push(format!("the section [{name}] is missing"));
+            None
+        }
+        Some(Value::Table(table)) => read(table, name, problems),
+        Some(_) => {
+            problems.push(format!("{name} must be a section: [{name}]"));
+            None
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(mut table: Table, name: &str, problems: &mut Vec<String>) -> Option<T> {
+    let before = problems.len();
+    loop {
+        match T::deserialize(table.clone()) {
+            Ok(value) if problems.len() == before => return Some(value),
+            Ok(_) => return None,
+            Err(error) => {
+                // Without the offending key the others can be looked at.
+                let text = error.to_string();
+                let text = text.trim();
+                let quoted = |after: &str| text.split_once(after).and_then(|(_, rest)| rest.split('`').next()).map(str::to_owned);
+                let culprit = quoted("unknown field `").or_else(|| quoted("in `").map(|path| path.split(['.', '[']).next().unwrap_or_default().to_owned()));
+                let missing_by_us = text.starts_with("missing field") && problems.len() > before;
+                if !missing_by_us {
+                    problems.push(format!("[{name}]: {}", text.replace('\n', " ")));
+                }
+                if culprit.is_none_or(|key| table.remove(&key).is_none()) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, store::rbd::Config> {
+    let mut stores = BTreeMap::new();
+    match document.remove("stores") {
+        Some(Value::Table(tables)) => {
+            for (name, table) in tables {
+                match table {
+                    // Nova looks for a store's name by substring in a comma list.
+                    _ if name.is_empty() || name.contains([',', ' ']) || name.starts_with("os_glance") => {
+                        problems.push(format!("stores.\"{name}\": a store's name has no comma and no blank, and does not begin with os_glance"));
+                    }
+                    Value::Table(table) => {
+                        if let Some(store) = read(table, &format!("stores.{name}"), problems) {
+                            stores.insert(name, store);
+                        }
+                    }
+                    _ => problems.push(format!("stores.{name} must be a section: [stores.{name}]")),
+                }
+            }
+        }
+        Some(_) => problems.push("stores must be sections: [stores.NAME]".into()),
+        None => problems.push("there is no store: add a section [stores.NAME]".into()),
+    }
+    stores
+}
+
+fn choose_default_store(images: &Images, stores: &BTreeMap<String, store::rbd::Config>, problems: &mut Vec<String>) -> Option<String> {
+    match &images.default_store {
+        Some(name) if stores.contains_key(name) => Some(name.clone()),
+        Some(name) => {
+            problems.push(format!("images.default_store: there is no section [stores.{name}]"));
+            None
+        }
+        None if stores.len() > 1 => {
+            problems.push("images.default_store must name one of the stores when there are several".into());
+            None
+        }
+        None => stores.keys().next().cloned(),
+    }
+}
+
+fn server_problems(server: &Server) -> Vec<String> {
+    let mut problems = at_least_one(
+        "server",
+        &[
+            ("header_timeout_s", server.header_timeout_s),
+            ("body_idle_timeout_s", server.body_idle_timeout_s),
+            ("connections_max", server.connections_max as u64),
+            ("transfers_max", server.transfers_max as u64),
+        ],
+    );
+    if server.header_bytes_max < 8192 {
+        problems.push("server.header_bytes_max must be at least 8192".into());
+    }
+    if let Some(endpoint) = &server.public_endpoint
+        && !(endpoint.starts_with("http://") || endpoint.starts_with("https://"))
+    {
+        problems.push(format!("server.public_endpoint must be a URL such as https://image.example.org, not \"{endpoint}\""));
+    }
+    problems
+}
+
+fn images_problems(images: &Images) -> Vec<String> {
+    let mut problems = at_least_one(
+        "images",
+        &[
+            ("image_size_cap_bytes", images.image_size_cap_bytes),
+            ("limit_param_default", images.limit_param_default as u64),
+            ("api_limit_max", images.api_limit_max as u64),
+            ("upload_blocks_in_flight", images.upload_blocks_in_flight as u64),
+        ],
+    );
+    if images.hashing_algorithm != "none" && HashAlgorithm::parse(&images.hashing_algorithm).is_none() {
+        let names = HashAlgorithm::ALL.map(HashAlgorithm::as_str).join(", ");
+        problems.push(format!("images.hashing_algorithm must be one of {names}, none, not \"{}\"", images.hashing_algorithm));
+    }
+    problems
+}
+
+fn jobs_problems(jobs: &Jobs) -> Vec<String> {
+    let mut problems = at_least_one("jobs", &[("poll_interval_s", jobs.poll_interval_s)]);
+    if jobs.lease_s < LEASE_MIN_S {
+        problems.push(format!("jobs.lease_s must be at least {LEASE_MIN_S}: a lease must outlive a few renewals"));
+    }
+    problems
+}
+
+fn at_least_one(section: &str, values: &[(&str, u64)]) -> Vec<String> {
+    values.iter().filter(|(_, value)| *value == 0).map(|(key, _)| format!("{section}.{key} must be at least 1")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::de::DeserializeOwned;
+    use toml::{Table, Value};
+
+    use super::{Config, Images, Jobs, Log, Server};
+    use crate::{catalog, identity, store};
+
+    const EXAMPLE: &str = include_str!("../rockpool.example.toml");
+
+    fn problems(text: &str) -> Vec<String> {
+        match Config::parse(text, |_| None) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems,
+        }
+    }
+
+    /// Names of the fields that a section takes, as its deserializer lists them.
+    fn fields<T: DeserializeOwned>() -> BTreeSet<String> {
+        let table = Table::from_iter([("?".to_owned(), Value::Boolean(true))]);
+        let Err(error) = T::deserialize(table) else { panic!("the section takes any key") };
+        let text = error.to_string();
+        let (_, list) = text.split_once("expected").unwrap_or_else(|| panic!("{text}"));
+        list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_example_documents_every_option() {
+        // Every option is there, active or as "#name = value".
+        let text: String = EXAMPLE.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && !rest.is_empty()).unwrap_or(line)).map(|line| format!("{line}\n")).collect();
+        let document: Table = text.parse().unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let keys = |path: &[&str]| {
+            let table = path.iter().fold(&document, |table, name| match &table[*name] {
+                Value::Table(inner) => inner,
+                Value::Array(list) => list[0].as_table().unwrap(),
+                _ => panic!("{name}"),
+            });
+            table.keys().cloned().collect::<BTreeSet<_>>()
+        };
+        assert_eq!(keys(&["server"]), fields::<Server>());
+        assert_eq!(keys(&["log"]), fields::<Log>());
+        assert_eq!(keys(&["catalog"]), fields::<catalog::Config>());
+        assert_eq!(keys(&["stores", "ceph"]), fields::<store::rbd::Config>());
+        assert_eq!(keys(&["images"]), fields::<Images>());
+        assert_eq!(keys(&["jobs"]), fields::<Jobs>());
+        assert_eq!(keys(&["identity"]), fields::<identity::local::Config>());
+        assert_eq!(keys(&["identity", "users"]), fields::<identity::local::User>());
+        assert_eq!(keys(&["identity", "projects"]), fields::<identity::local::Project>());
+        assert_eq!(keys(&["identity", "tokens"]), fields::<identity::local::Token>());
+    }
+
+    #[test]
+    fn the_example_is_valid_but_for_its_files() {
+        for problem in problems(EXAMPLE) {
+            assert!(problem.contains("cannot be read"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let found = problems(
+            r#"
+            [server]
+            listen = "nowhere"
+            listen = "127.0.0.1:1"
+            transfers_max = 0
+            [catalog]
+            url = "mysql://x"
+            pool_sise = 3
+            [stores.a]
+            user = "client.glance"
+            chunk_size_mib = 3
+            [images]
+            hashing_algorithm = "crc32"
+            [jobs]
+            lease_s = 1
+            [identity]
+            mode = "anonymous"
+            [colour]
+            "#,
+        );
+        for expected in ["listen", "listen", "catalog", "pool_sise", "chunk_size_mib", "client.", "crc32", "lease_s", "anonymous", "[colour]"] {
+            assert!(found.iter().any(|problem| problem.contains(expected)), "{expected}: {found:#?}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_the_environment_too() {
+        let dir = std::env::temp_dir().join(format!("rockpool-config-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&dir, "").unwrap();
+        let file = dir.display();
+        let text = format!("[catalog]\nurl = \"postgres://u@h/d\"\npassword_file = \"/nonexistent\"\n[stores.a]\nuser = \"u\"\nceph_conf = \"{file}\"\n[identity]\nmode = \"local\"\n");
+        assert_eq!(problems(&text).len(), 1);
+        let config = Config::parse(&text, |name| (name == "ROCKPOOL_CATALOG_PASSWORD").then(|| "secret".into()));
+        std::fs::remove_file(&dir).unwrap();
+        assert_eq!(config.map_err(|e| e.join("; ")).unwrap_or_else(|e| panic!("{e}")).catalog.password.as_deref(), Some("secret"));
+    }
+}

@@ -1,0 +1,59 @@
+//! Facts about an image's bytes.
+
+use std::fmt;
+
+/// Hash algorithms that `os_hash_algo` may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashAlgorithm {
+    /// SHA-1, for old consumers only.
+    Sha1,
+    /// SHA-256: twice as fast as SHA-512 on processors with SHA extensions.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512, Glance's default.
+    Sha512,
+}
+
+impl HashAlgorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
+
+    /// The name in `os_hash_algo` (Python's hashlib spelling, which clients feed to hashlib).
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// The algorithm of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+}
+
+impl fmt::Display for HashAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is known about the bytes of an image once they are stored.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Content {
+    /// Number of bytes.
+    pub size_bytes: u64,
+    /// Size of the disk that a machine would see, where known.
+    pub virtual_size_bytes: Option<u64>,
+    /// MD5 of the bytes received, lower-case hex.
+    pub checksum: Option<String>,
+    /// Algorithm of `os_hash_value`.
+    pub os_hash_algo: Option<String>,
+    /// Hash of the bytes stored, lower-case hex.
+    pub os_hash_value: Option<String>,
+}

@@ -1,0 +1,144 @@
+//! The states of an image, and which change leads where.
+//!
+//! ```text
+//!              begin_upload            activate
+//!   queued ─────────────────> saving ────────────> active
+//!     ^ │                       │ │                  │
+//!     │ │      abort_upload     │ │                  │
+//!     └─┼───────────────────────┘ │ delete           │ delete
+//!       │ delete                  v                  v
+//!       └───────────────────> deleted <──────────────┘
+//!                               │
+//!                               └── undelete ──> active     (only while no byte has been touched)
+//! ```
+//!
+//! `deleted` is never shown: the row waits for its data to be removed and then goes too, while its id
+//! stays reserved for ever. The import states (`uploading`, `importing`) and `deactivated` join with
+//! the calls that lead to them; their names are known here because a catalog may hold them.
+
+use std::fmt;
+
+/// State of an image, by the names of the Image API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// The record exists, no data yet.
+    Queued,
+    /// Data is being received by `PUT /file`.
+    Saving,
+    /// Data is being received by `PUT /stage`.
+    Uploading,
+    /// An import task owns the image.
+    Importing,
+    /// Verified data is there; its bytes never change again.
+    Active,
+    /// As active, but its data is withheld from all but administrators.
+    Deactivated,
+    /// Gone for every caller; data is being removed.
+    Deleted,
+}
+
+/// A permitted change of state: goes into the WHERE clause of the statement that makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// The states it may start from.
+    pub from: &'static [Status],
+    /// The state it leads to.
+    pub to: Status,
+}
+
+/// Data starts to arrive: `queued -> saving`.
+pub const BEGIN_UPLOAD: Transition = Transition { from: &[Status::Queued], to: Status::Saving };
+/// The data did not make it: `saving -> queued`.
+pub const ABORT_UPLOAD: Transition = Transition { from: &[Status::Saving], to: Status::Queued };
+/// The data is complete and verified: `saving -> active`.
+pub const ACTIVATE: Transition = Transition { from: &[Status::Saving], to: Status::Active };
+/// The image leaves every list: any visible state `-> deleted`.
+pub const DELETE: Transition = Transition {
+    from: &[Status::Queued, Status::Saving, Status::Uploading, Status::Importing, Status::Active, Status::Deactivated],
+    to: Status::Deleted,
+};
+/// The data turned out to be in use before any of it was touched: `deleted -> active`.
+pub const UNDELETE: Transition = Transition { from: &[Status::Deleted], to: Status::Active };
+
+impl Transition {
+    /// Whether an image in `status` may take this change.
+    #[must_use]
+    pub fn allows(&self, status: Status) -> bool {
+        self.from.contains(&status)
+    }
+
+    /// The names of `from`, as the catalog stores them.
+    #[must_use]
+    pub fn from_names(&self) -> Vec<&'static str> {
+        self.from.iter().map(|status| status.as_str()).collect()
+    }
+}
+
+impl Status {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Saving, Self::Uploading, Self::Importing, Self::Active, Self::Deactivated, Self::Deleted];
+
+    /// The name in the API and in the catalog.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Saving => "saving",
+            Self::Uploading => "uploading",
+            Self::Importing => "importing",
+            Self::Active => "active",
+            Self::Deactivated => "deactivated",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// The state of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// Whether `disk_format` and `container_format` may still change.
+    #[must_use]
+    pub fn formats_are_open(self) -> bool {
+        matches!(self, Self::Queued | Self::Importing)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, DELETE, Status, UNDELETE};
+
+    #[test]
+    fn names_round_trip() {
+        for status in Status::ALL {
+            assert_eq!(Status::parse(status.as_str()), Some(status));
+        }
+        assert_eq!(Status::parse("Active"), None);
+    }
+
+    #[test]
+    fn bytes_of_an_active_image_cannot_be_replaced() {
+        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE] {
+            assert!(!transition.allows(Status::Active));
+            assert!(!transition.allows(Status::Deactivated));
+            assert!(!transition.allows(Status::Deleted));
+        }
+    }
+
+    #[test]
+    fn a_deleted_image_only_comes_back_by_undelete() {
+        assert!(!DELETE.allows(Status::Deleted));
+        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE, DELETE] {
+            assert!(!transition.from.contains(&Status::Deleted));
+        }
+        assert!(UNDELETE.allows(Status::Deleted));
+    }
+}

@@ -1,0 +1,24 @@
+//! Rockpool: an OpenStack Image API gateway that keeps every image as one named, clonable RBD image.
+//!
+//! Layers, and who may use whom (an arrow never points up; `tests/gateway/layers.rs` checks it):
+//!
+//! ```text
+//! domain   <- nothing
+//! catalog, store, identity <- domain
+//! service  <- domain, catalog, store, identity
+//! worker   <- service
+//! api      <- domain, identity, service
+//! config   <- the Config structs of the layers
+//! cli      <- everything
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod identity;
+pub mod service;
+pub mod store;
+pub mod worker;

@@ -1,0 +1,60 @@
+//! `POST /v2/images`: a record without data.
+
+use serde_json::{Map, Value, json};
+
+use super::{Error, Services, authorize};
+use crate::domain::id::ImageId;
+use crate::domain::image::{Attributes, Image, Visibility, check_writable};
+use crate::domain::status::Status;
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target};
+
+impl Services {
+    /// Makes an image record from the members of a JSON object.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::Forbidden`] naming the member; [`Error::Conflict`] for an id that
+    /// is or ever was in use.
+    pub async fn create(&self, caller: &Caller, body: &Map<String, Value>) -> Result<Image, Error> {
+        // 1. What the caller wants.
+        let mut attributes = Attributes::new(Some(caller.project_id.clone()));
+        let mut id = None;
+        for (key, value) in body {
+            match key.as_str() {
+                "id" => {
+                    let parsed = value.as_str().and_then(ImageId::parse);
+                    id = Some(parsed.ok_or_else(|| Error::Invalid(format!("Provided object does not match schema 'image': 'id' must be a UUID like {}, not {value}.", ImageId::random())))?);
+                }
+                _ => {
+                    check_writable(key)?;
+                    attributes.set(key, value, &self.settings.formats)?;
+                }
+            }
+        }
+        // 2. May they have it?
+        let target = Target { owner: attributes.owner.as_deref(), visibility: attributes.visibility };
+        if !caller.is_admin() && target.owner != Some(caller.project_id.as_str()) {
+            return Err(Error::Forbidden(format!("You are not permitted to create images owned by '{}'.", target.owner.unwrap_or("nobody"))));
+        }
+        authorize(Action::AddImage, caller, target)?;
+        match attributes.visibility {
+            Visibility::Public => authorize(Action::PublicizeImage, caller, target)?,
+            Visibility::Community => authorize(Action::CommunitizeImage, caller, target)?,
+            Visibility::Shared | Visibility::Private => {}
+        }
+        attributes.check_quotas(&self.settings.quotas)?;
+        // 3. Write it down; the id is taken for ever from now on.
+        let id = id.unwrap_or_else(ImageId::random);
+        let tx = self.catalog.begin("image_create").await?;
+        let now = tx.now().await?;
+        if !tx.reserve_id(id).await? {
+            tx.rollback().await?;
+            return Err(Error::Conflict(format!("Image ID {id} already exists!")));
+        }
+        let image = Image { id, status: Status::Queued, attributes, content: None, locations: Vec::new(), created_at: now, updated_at: now, version: 1 };
+        tx.insert_image(&image).await?;
+        tx.event("image.create", id, &json!({"name": image.attributes.name, "owner": image.attributes.owner})).await?;
+        tx.commit().await?;
+        Ok(image)
+    }
+}

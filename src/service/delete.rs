@@ -1,0 +1,162 @@
+//! `DELETE /v2/images/{id}`.
+//!
+//! An image with data leaves the lists first, together with a job that owns its end; then the store is
+//! asked to take the data out of use. Either that works, and the data goes for good, or it has users, and
+//! the image comes back as it was: it is never listed and unclonable. Any gateway can finish the job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::lease::Held;
+use super::{Error, Services, authorize};
+use crate::catalog::{self, JobKind, Lease, NewJob};
+use crate::domain::id::ImageId;
+use crate::domain::image::{Image, Location};
+use crate::domain::status::{DELETE, Status, UNDELETE};
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target};
+use crate::store;
+
+/// How long a request waits for the data to be gone. Removing many TiB takes longer and goes on without
+/// the client.
+const PURGE_WAIT: Duration = Duration::from_secs(20);
+
+/// Job states of a deletion. While "retiring" the image may still come back.
+const RETIRING: &str = "retiring";
+/// The data is out of use.
+const PURGING: &str = "purging";
+
+impl Services {
+    /// Deletes an image.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for a protected image, [`Error::Conflict`] naming who uses it.
+    pub async fn delete(self: &Arc<Self>, caller: &Caller, id: &str) -> Result<(), Error> {
+        // 1. May the caller, and may the image go?
+        let missing = || Error::NotFound(format!("Failed to find image {id} to delete"));
+        let image = self.visible(caller, id).await.map_err(|e| if matches!(e, Error::NotFound(_)) { missing() } else { e })?;
+        authorize(Action::DeleteImage, caller, Target::from(&image))?;
+        if image.attributes.protected {
+            return Err(Error::Forbidden(format!("Image {id} is protected and cannot be deleted.")));
+        }
+        // 2. Does anybody use its data? A first look, so that an image in use does not vanish for a moment.
+        for location in &image.locations {
+            let store = self.stores.get(Some(&location.store))?;
+            if let Some(by) = store.users(&location.url).await? {
+                return Err(in_use(image.id, &by));
+            }
+        }
+        // 3. Out of the lists; the data has an owner.
+        let Some((lease, locations)) = self.begin_delete(image.id).await? else { return Err(missing()) };
+        let Some(lease) = lease else { return Ok(()) };
+        // 4. Out of use, then gone; to the end even if the client does not wait.
+        let held = Held::keep(&self.catalog, lease, self.settings.lease);
+        self.retire(image.id, &held, &locations).await?;
+        let services = Arc::clone(self);
+        let purge = async move { services.purge(image.id, &held, &locations).await };
+        let task = self.tasks.spawn(purge.in_current_span());
+        match tokio::time::timeout(PURGE_WAIT, task).await {
+            Ok(Ok(Ok(()))) | Err(_) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(image = %image.id, %error, "the data of a deleted image will be removed later"),
+            Ok(Err(panic)) => tracing::error!(image = %image.id, %panic, "removing the data of a deleted image panicked"),
+        }
+        Ok(())
+    }
+
+    /// Step 3. `None`: somebody else deleted it. Without a lease there was no data to remove, or its upload
+    /// cleans up behind itself.
+    async fn begin_delete(&self, id: ImageId) -> Result<Option<(Option<Lease>, Vec<Location>)>, Error> {
+        let tx = self.catalog.begin("image_delete").await?;
+        let Some(image) = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted) else {
+            tx.rollback().await?;
+            return Ok(None);
+        };
+        if image.attributes.protected {
+            tx.rollback().await?;
+            return Err(Error::Forbidden(format!("Image {id} is protected and cannot be deleted.")));
+        }
+        tx.transition(id, &DELETE).await?;
+        let lease = if image.locations.is_empty() {
+            tx.event("image.delete", id, &json!({})).await?;
+            tx.forget_image(id).await?;
+            None
+        } else {
+            let job = NewJob {
+                id: Uuid::new_v4(),
+                kind: JobKind::Delete,
+                image: id,
+                state: RETIRING,
+                payload: &json!({}),
+                owner: Some(&self.settings.gateway),
+                lease: self.settings.lease,
+            };
+            Some(tx.enqueue(&job).await?)
+        };
+        tx.commit().await?;
+        Ok(Some((lease, image.locations)))
+    }
+
+    /// Takes every copy out of use, or brings the image back.
+    pub(super) async fn retire(&self, id: ImageId, held: &Held, locations: &[Location]) -> Result<(), Error> {
+        for location in locations {
+            match self.stores.get(Some(&location.store))?.retire(&location.url).await {
+                Ok(()) => {}
+                Err(store::Error::InUse(by)) => {
+                    self.undelete(id, held.lease).await?;
+                    return Err(in_use(id, &by));
+                }
+                Err(error) => {
+                    // Nothing is known: the job stays and is taken up again, by any gateway.
+                    let _ = self.catalog.postpone_job(held.lease, Duration::ZERO, &error.to_string()).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        let tx = self.catalog.begin("image_retired").await?;
+        tx.job_progress(held.lease, PURGING, &json!({})).await?;
+        tx.event("image.delete", id, &json!({})).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn undelete(&self, id: ImageId, lease: Lease) -> Result<(), catalog::Error> {
+        let tx = self.catalog.begin("image_undelete").await?;
+        tx.transition(id, &UNDELETE).await?;
+        if tx.finish_job(lease).await? { tx.commit().await } else { tx.rollback().await }
+    }
+
+    /// Removes the data for good, and the record with it.
+    pub(super) async fn purge(&self, id: ImageId, held: &Held, locations: &[Location]) -> Result<(), Error> {
+        for location in locations {
+            self.stores.get(Some(&location.store))?.purge(&location.url).await?;
+        }
+        let tx = self.catalog.begin("image_purged").await?;
+        if !tx.finish_job(held.lease).await? {
+            tx.rollback().await?;
+            return Ok(());
+        }
+        tx.forget_image(id).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Takes up a deletion whose gateway has died.
+    pub(super) async fn resume_delete(&self, image: &Image, held: &Held, state: &str) -> Result<(), Error> {
+        if state == RETIRING {
+            match self.retire(image.id, held, &image.locations).await {
+                // In use, and back in the lists: that is an end, too.
+                Err(Error::Conflict(_)) => return Ok(()),
+                other => other?,
+            }
+        }
+        self.purge(image.id, held, &image.locations).await
+    }
+}
+
+fn in_use(id: ImageId, by: &str) -> Error {
+    Error::Conflict(format!("Image {id} could not be deleted because it is in use: {by}."))
+}

@@ -1,0 +1,249 @@
+//! `GET /v2/images/{id}/file`: bytes out of a blob, whole or in part.
+//!
+//! A few reads are under way ahead of the client, in order, each into a buffer that comes back when its
+//! bytes have been sent. Holes are not read: one page of zeros serves them all.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+use super::{Error, Services, authorize};
+use crate::domain::image::Image;
+use crate::domain::range::{self, Requested};
+use crate::domain::status::Status;
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target};
+use crate::store::{self, BlobReader};
+
+/// Bytes of one read.
+const READ_BYTES: u64 = 4 * 1024 * 1024;
+/// Reads under way ahead of the client. Both were chosen by `tests/bench`: more does not make a download
+/// faster, and librbd holds as much memory again as we do.
+const READS_AHEAD: usize = 3;
+/// Length of one piece of a hole.
+const ZEROS_BYTES: usize = 256 * 1024;
+
+static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
+
+/// The answer to a request for data.
+pub enum Fetched {
+    /// The image has no data yet.
+    Nothing,
+    /// The range asked for is not within the image of this many bytes.
+    OutOfRange(u64),
+    /// Data.
+    Data(Download),
+}
+
+/// Bytes on their way out.
+pub struct Download {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// Whether only a part was asked for.
+    pub partial: bool,
+    /// The bytes. An error in the middle means that the client must not take what it has for the image.
+    pub bytes: BoxStream<'static, Result<Bytes, store::Error>>,
+}
+
+impl Services {
+    /// The image that a download is about; the API needs its ETag before it decides what to send.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Forbidden`] for one who may see but not download it.
+    pub async fn downloadable(&self, caller: &Caller, id: &str) -> Result<Image, Error> {
+        let image = self.visible(caller, id).await?;
+        authorize(Action::DownloadImage, caller, Target::from(&image))?;
+        if image.status == Status::Deactivated && !caller.is_admin() {
+            return Err(Error::Forbidden("The requested image has been deactivated. Image data download is forbidden.".into()));
+        }
+        Ok(image)
+    }
+
+    /// Opens the data of an image, or the part of it that `range` (a `Range` header) names.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no copy can be opened.
+    pub async fn download(&self, image: &Image, range: Option<&str>) -> Result<Fetched, Error> {
+        // 1. Is there anything?
+        let Some(content) = image.content.as_ref().filter(|_| !image.locations.is_empty()) else { return Ok(Fetched::Nothing) };
+        let size = content.size_bytes;
+        // 2. Which part of it?
+        let (start, end, partial) = match range.map_or(Requested::Whole, |header| range::parse(header, size)) {
+            Requested::Whole => (0, size, false),
+            Requested::Part { start, end } => (start, end, true),
+            Requested::Several => return Err(Error::Invalid("Requests for multiple byte ranges are not supported; ask for one.".into())),
+            Requested::Unsatisfiable => return Ok(Fetched::OutOfRange(size)),
+        };
+        let transfer = self.transfers.begin()?;
+        // 3. The first copy that can be opened.
+        let reader = self.open(image, size).await?;
+        let data = reader.data(start, end).await?;
+        // 4. Reads ahead of the client, as long as it keeps taking.
+        let (sender, receiver) = mpsc::channel(1);
+        let reading = Reading { reader, data: data.into(), at: start, end, buffers: Buffers::default() };
+        let idle = self.settings.client_idle_timeout;
+        let id = image.id;
+        let produce = async move {
+            if let Err(error) = reading.run(&sender, idle).await {
+                tracing::warn!(image = %id, %error, "a download was cut off");
+                let _ = sender.send(Err(error)).await;
+            }
+            drop(transfer);
+        };
+        self.tasks.spawn(produce.in_current_span());
+        let bytes = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) }).boxed();
+        Ok(Fetched::Data(Download { start, end, partial, bytes }))
+    }
+
+    async fn open(&self, image: &Image, size: u64) -> Result<Arc<dyn BlobReader>, Error> {
+        let mut last = Error::Internal(format!("image {} has no location", image.id));
+        for location in &image.locations {
+            let opened = match self.stores.get(Some(&location.store)) {
+                Ok(store) => store.open(&location.url).await,
+                Err(e) => Err(e),
+            };
+            match opened {
+                Ok(reader) if reader.size_bytes() == size => return Ok(reader),
+                Ok(reader) => last = Error::Internal(format!("{} holds {} bytes, the catalog says {size}", location.url, reader.size_bytes())),
+                // Deleted between the look into the catalog and now, or lost.
+                Err(store::Error::NotFound(why)) => last = Error::Gone(format!("The data of image {} is gone: {why}.", image.id)),
+                Err(e) => last = e.into(),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Buffers that have been sent and can be filled again.
+#[derive(Clone, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    fn take(&self, length: usize) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.resize(length, 0);
+        buffer
+    }
+}
+
+/// A filled buffer; goes back when its last byte has been sent.
+struct Filled {
+    buffer: Vec<u8>,
+    home: Buffers,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.home.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// What comes next for the client.
+enum Ahead {
+    Hole(u64),
+    Data(AbortOnDrop<Result<Bytes, store::Error>>),
+}
+
+/// A read that nobody waits for any more need not be finished.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The state of a download.
+struct Reading {
+    reader: Arc<dyn BlobReader>,
+    /// Runs of data not yet read, in order.
+    data: VecDeque<(u64, u64)>,
+    /// Where the next piece begins.
+    at: u64,
+    end: u64,
+    buffers: Buffers,
+}
+
+impl Reading {
+    async fn run(mut self, sender: &mpsc::Sender<Result<Bytes, store::Error>>, idle: std::time::Duration) -> Result<(), store::Error> {
+        let stalled = || store::Error::Other(format!("the client took no data for {} s", idle.as_secs()));
+        let mut ahead = VecDeque::new();
+        loop {
+            while ahead.len() < READS_AHEAD
+                && let Some(next) = self.next()
+            {
+                ahead.push_back(next);
+            }
+            let Some(next) = ahead.pop_front() else { return Ok(()) };
+            let pieces = match next {
+                Ahead::Hole(length) => zeros(length),
+                Ahead::Data(mut read) => {
+                    let bytes = (&mut read.0).await.map_err(|panic| store::Error::Other(panic.to_string()))??;
+                    Box::new(std::iter::once(bytes))
+                }
+            };
+            for piece in pieces {
+                match tokio::time::timeout(idle, sender.send(Ok(piece))).await {
+                    Ok(Ok(())) => {}
+                    // The client is gone.
+                    Ok(Err(_)) => return Ok(()),
+                    Err(_) => return Err(stalled()),
+                }
+            }
+        }
+    }
+
+    /// Starts on the next piece; `None` at the end.
+    fn next(&mut self) -> Option<Ahead> {
+        if self.at >= self.end {
+            return None;
+        }
+        let Some((offset, length)) = self.data.front().copied() else {
+            let hole = self.end - self.at;
+            self.at = self.end;
+            return Some(Ahead::Hole(hole));
+        };
+        if self.at < offset {
+            let hole = offset - self.at;
+            self.at = offset;
+            return Some(Ahead::Hole(hole));
+        }
+        // Aligned reads after the first one: no read touches two objects for no reason.
+        let piece = (READ_BYTES - offset % READ_BYTES).min(length);
+        if piece == length {
+            self.data.pop_front();
+        } else if let Some(front) = self.data.front_mut() {
+            *front = (offset + piece, length - piece);
+        }
+        self.at = offset + piece;
+        let (reader, home) = (Arc::clone(&self.reader), self.buffers.clone());
+        let read = tokio::spawn(async move {
+            let buffer = home.take(usize::try_from(piece).unwrap_or(0));
+            let buffer = reader.read(offset, buffer).await?;
+            Ok(Bytes::from_owner(Filled { buffer, home }))
+        });
+        Some(Ahead::Data(AbortOnDrop(read)))
+    }
+}
+
+/// Pieces that make up `length` zeros.
+fn zeros(length: u64) -> Box<dyn Iterator<Item = Bytes> + Send> {
+    let full = length / ZEROS_BYTES as u64;
+    let rest = usize::try_from(length % ZEROS_BYTES as u64).unwrap_or(0);
+    Box::new((0..full).map(|_| Bytes::from_static(&ZEROS)).chain((rest > 0).then(|| Bytes::from_static(&ZEROS[..rest]))))
+}

@@ -1,0 +1,132 @@
+//! What a caller may ask for: one use-case per file, each a story of numbered steps.
+
+mod create;
+mod delete;
+mod digest;
+mod download;
+mod error;
+mod health;
+mod ingest;
+mod lease;
+mod list;
+mod recover;
+mod show;
+mod transfer;
+mod update;
+mod upload;
+mod zeros;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::Catalog;
+use crate::domain::content::HashAlgorithm;
+use crate::domain::id::ImageId;
+use crate::domain::image::{Formats, Image};
+use crate::domain::limits::Quotas;
+use crate::domain::query::PageSizes;
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target, allows};
+use crate::store::Stores;
+
+pub use download::{Download, Fetched};
+pub use error::Error;
+pub use health::{Check, Health};
+pub use ingest::{BodyError, ByteStream};
+pub use transfer::Transfers;
+pub use upload::Upload;
+
+/// What the services need to know of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names this gateway in leases.
+    pub gateway: String,
+    /// Accepted formats.
+    pub formats: Formats,
+    /// Quotas of one image.
+    pub quotas: Quotas,
+    /// Page sizes of lists.
+    pub page_sizes: PageSizes,
+    /// Largest image, in bytes.
+    pub image_size_cap_bytes: u64,
+    /// Whether uploads get an MD5 `checksum`.
+    pub checksum: bool,
+    /// Algorithm of `os_hash_value`, if any.
+    pub hashing_algorithm: Option<HashAlgorithm>,
+    /// Blocks of one upload in memory at once.
+    pub upload_blocks_in_flight: usize,
+    /// How long a lease lasts without being renewed.
+    pub lease: Duration,
+    /// Longest wait for a client that takes no bytes of a download.
+    pub client_idle_timeout: Duration,
+    /// How long events stay in the outbox, in days.
+    pub event_retention_days: u32,
+}
+
+/// The services; one per process.
+pub struct Services {
+    catalog: Catalog,
+    stores: Stores,
+    settings: Settings,
+    /// Tasks that must not be cut off when the process stops.
+    tasks: TaskTracker,
+    transfers: Transfers,
+    /// Rings when a job has been left for the worker.
+    job_bell: Notify,
+}
+
+impl Services {
+    /// Puts the services together.
+    #[must_use]
+    pub fn new(catalog: Catalog, stores: Stores, settings: Settings, transfers_max: usize) -> Arc<Self> {
+        Arc::new(Self { catalog, stores, settings, tasks: TaskTracker::new(), transfers: Transfers::new(transfers_max), job_bell: Notify::new() })
+    }
+
+    /// Room for data transfers.
+    #[must_use]
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
+    }
+
+    /// Settings in force.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Names of the stores, in order.
+    pub fn store_names(&self) -> impl Iterator<Item = &str> {
+        self.stores.iter().map(|store| store.name())
+    }
+
+    /// Waits until every task that was begun has ended. New ones may still begin.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Resolves when a job has been left for the worker since the last call.
+    pub async fn job_left(&self) {
+        self.job_bell.notified().await;
+    }
+
+    /// The image with the id that a client wrote, if the caller may see it.
+    async fn visible(&self, caller: &Caller, id: &str) -> Result<Image, Error> {
+        let missing = || Error::NotFound(format!("No image found with ID {id}"));
+        let parsed = ImageId::parse(id).ok_or_else(missing)?;
+        let image = self.catalog.image(parsed, &caller.scope()).await?.ok_or_else(missing)?;
+        // To one who may not see it, it does not exist.
+        if allows(Action::GetImage, caller, Target::from(&image)) { Ok(image) } else { Err(missing()) }
+    }
+}
+
+/// Refuses what the policy does not allow, naming the rule.
+fn authorize(action: Action, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
+    if allows(action, caller, target) {
+        return Ok(());
+    }
+    Err(Error::Forbidden(format!("You are not authorized to complete {} action.", action.rule())))
+}

@@ -1,0 +1,105 @@
+//! Jobs whose gateway has died, or that were left for later: any gateway takes them up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lease::Held;
+use super::upload::{COMMITTING, Progress, WRITING};
+use super::{Error, Services};
+use crate::catalog::{Job, JobKind};
+use crate::domain::query::Scope;
+use crate::domain::status::Status;
+use crate::store::{self, Attempt, description};
+
+/// Pause before a job that failed is taken up again; doubles with every attempt up to the maximum.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(2);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
+
+impl Services {
+    /// Takes up one job that nobody works on. `false`: there is none.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the catalog does not answer; a job that fails is postponed and logged.
+    pub async fn recover_one(self: &Arc<Self>) -> Result<bool, Error> {
+        let Some(job) = self.catalog.take_expired_job(&self.settings.gateway, self.settings.lease).await? else { return Ok(false) };
+        let held = Held::keep(&self.catalog, job.lease, self.settings.lease);
+        let done = match job.kind {
+            JobKind::Upload => self.recover_upload(&job, &held).await,
+            JobKind::Delete => self.recover_delete(&job, &held).await,
+            JobKind::Describe => self.describe(&job).await,
+        };
+        if let Err(error) = done {
+            let doublings = u32::try_from(job.attempts.saturating_sub(1)).unwrap_or(0).min(16);
+            let pause = RETRY_PAUSE_MIN.saturating_mul(1 << doublings).min(RETRY_PAUSE_MAX);
+            tracing::info!(image = %job.image, kind = ?job.kind, state = %job.state, attempt = job.attempts, retry_in_s = pause.as_secs(), %error, "a job was postponed");
+            self.catalog.postpone_job(job.lease, pause, &error.to_string()).await?;
+        }
+        Ok(true)
+    }
+
+    /// Removes what is too old to keep.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn prune(&self) -> Result<(), Error> {
+        self.catalog.prune_events(self.settings.event_retention_days).await?;
+        Ok(())
+    }
+
+    async fn recover_upload(&self, job: &Job, held: &Held) -> Result<(), Error> {
+        let attempt = Attempt { image: job.image, id: job.lease.job };
+        let progress: Progress = serde_json::from_value(job.payload.clone()).map_err(|e| Error::Internal(format!("upload job {}: {e}", attempt.id)))?;
+        let store = self.stores.get(Some(&progress.store))?;
+        if job.state == COMMITTING {
+            tracing::info!(image = %job.image, "finishing an upload whose gateway is gone");
+            return match self.complete_upload(attempt, held, store.as_ref(), &progress).await {
+                // Deleted meanwhile, and cleaned up.
+                Err(Error::Gone(_)) => Ok(()),
+                other => other,
+            };
+        }
+        if job.state == WRITING {
+            tracing::info!(image = %job.image, "undoing an upload whose gateway is gone");
+            // The record first: its data may have to wait until the dead writer stops counting as a user.
+            self.record_undone(attempt, job.lease, false).await?;
+        }
+        store.discard(attempt).await?;
+        self.record_undone(attempt, job.lease, true).await?;
+        Ok(())
+    }
+
+    async fn recover_delete(&self, job: &Job, held: &Held) -> Result<(), Error> {
+        let tx = self.catalog.begin("delete_resume").await?;
+        let image = tx.lock_image(job.image).await?;
+        tx.rollback().await?;
+        match image {
+            Some(image) if image.status == Status::Deleted => self.resume_delete(&image, held, &job.state).await,
+            // Restored or gone: nothing is left to do.
+            Some(_) | None => self.drop_job(job).await,
+        }
+    }
+
+    /// Brings the description beside the data up to date.
+    async fn describe(&self, job: &Job) -> Result<(), Error> {
+        if let Some(image) = self.catalog.image(job.image, &Scope::Everything(None)).await?
+            && let Some(content) = &image.content
+        {
+            let keys = description(&image, content, job.lease.job);
+            for location in &image.locations {
+                match self.stores.get(Some(&location.store))?.describe(&location.url, &keys).await {
+                    // Deleted meanwhile, or data that is gone for other reasons: not ours to mend here.
+                    Ok(()) | Err(store::Error::NotFound(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.drop_job(job).await
+    }
+
+    async fn drop_job(&self, job: &Job) -> Result<(), Error> {
+        let tx = self.catalog.begin("job_drop").await?;
+        tx.finish_job(job.lease).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! `PATCH /v2/images/{id}`.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Error, Services, authorize};
+use crate::catalog::{JobKind, NewJob};
+use crate::domain::image::{Image, Visibility};
+use crate::domain::patch::Patch;
+use crate::domain::status::Status;
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target};
+
+impl Services {
+    /// Applies a patch whole or not at all, and returns the image after it.
+    ///
+    /// # Errors
+    /// The first operation that cannot be applied.
+    pub async fn update(&self, caller: &Caller, id: &str, patch: &Patch) -> Result<Image, Error> {
+        // 1. Who may?
+        let id = self.visible(caller, id).await?.id;
+        // 2. Under a row lock, so that parallel patches follow each other and none is lost.
+        let tx = self.catalog.begin("image_update").await?;
+        let locked = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted);
+        let Some(image) = locked else { return Err(Error::NotFound(format!("No image found with ID {id}"))) };
+        let next = match self.patched(caller, &image, patch) {
+            Ok(next) => next,
+            Err(refused) => {
+                tx.rollback().await?;
+                return Err(refused);
+            }
+        };
+        // 3. Write the difference, and leave word for the store's copy of the description.
+        let now = tx.now().await?;
+        tx.update_attributes(id, &image.attributes, &next, now).await?;
+        if matches!(image.status, Status::Active | Status::Deactivated) {
+            let job = NewJob { id: Uuid::new_v4(), kind: JobKind::Describe, image: id, state: "waiting", payload: &json!({}), owner: None, lease: std::time::Duration::ZERO };
+            tx.enqueue(&job).await?;
+        }
+        tx.event("image.update", id, &json!({"name": next.name, "owner": next.owner})).await?;
+        tx.commit().await?;
+        self.job_bell.notify_one();
+        Ok(Image { attributes: next, updated_at: now, version: image.version + 1, ..image })
+    }
+
+    /// The attributes after the patch, if the caller may make it.
+    fn patched(&self, caller: &Caller, image: &Image, patch: &Patch) -> Result<crate::domain::image::Attributes, Error> {
+        let target = Target::from(image);
+        authorize(Action::ModifyImage, caller, target)?;
+        if patch.touches_owner() && !caller.is_admin() {
+            return Err(Error::Forbidden("Attribute 'owner' can only be changed by an administrator.".into()));
+        }
+        let next = patch.apply(&image.attributes, image.status, &self.settings.formats)?;
+        if next.visibility != image.attributes.visibility {
+            match next.visibility {
+                Visibility::Public => authorize(Action::PublicizeImage, caller, target)?,
+                Visibility::Community => authorize(Action::CommunitizeImage, caller, target)?,
+                Visibility::Shared | Visibility::Private => {}
+            }
+        }
+        // Images from before a quota was lowered can still be changed otherwise.
+        if patch.adds_properties() || next.tags.len() > image.attributes.tags.len() {
+            next.check_quotas(&self.settings.quotas)?;
+        }
+        Ok(next)
+    }
+}

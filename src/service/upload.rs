@@ -1,0 +1,295 @@
+//! `PUT /v2/images/{id}/file`: intent, bytes, completion, in this order.
+//!
+//! ```text
+//!   catalog   queued -> saving, job "writing" with a lease
+//!   store     uploading-<id>-<attempt>: bytes, snapshot, description
+//!   catalog   job "committing", with what is known of the bytes      <- from here on it only goes forward
+//!   store     renamed to <id>
+//!   catalog   saving -> active, location; the job is gone
+//! ```
+//!
+//! Whatever breaks before "committing" is undone: by this gateway at once, or by any gateway when the
+//! lease has run out. Whatever breaks after it is finished the same way. See `recover`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::ingest::{ByteStream, Plan, Pumped, pump};
+use super::lease::Held;
+use super::transfer::Transfer;
+use super::{Error, Services, authorize};
+use crate::catalog::{self, JobKind, Lease, NewJob};
+use crate::domain::content::Content;
+use crate::domain::image::{Image, Location};
+use crate::domain::status::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, Status};
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target};
+use crate::store::{self, Attempt, Store, description};
+
+/// Pause between two tries to write down a result while the catalog does not answer.
+const COMMIT_RETRY_PAUSE: Duration = Duration::from_millis(300);
+
+/// An upload as a client asks for it.
+pub struct Upload {
+    /// The bytes.
+    pub body: ByteStream,
+    /// Their number, if the client said it.
+    pub declared_bytes: Option<u64>,
+    /// Store, if the client named one.
+    pub store: Option<String>,
+}
+
+/// What an upload's job carries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// Store that the bytes go to.
+    pub(super) store: String,
+    /// What is known of the bytes; set when they are all there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) content: Option<Content>,
+}
+
+/// Job states of an upload.
+pub(super) const WRITING: &str = "writing";
+/// All bytes are there and verified; only names and rows are missing.
+pub(super) const COMMITTING: &str = "committing";
+/// The record is queued again or deleted; data of the attempt may be left.
+pub(super) const DISCARDING: &str = "discarding";
+
+impl Services {
+    /// Stores the bytes of a queued image.
+    ///
+    /// # Errors
+    /// As `image-api.md` 4.1; the image is queued again and nothing is left in the store.
+    pub async fn upload(self: &Arc<Self>, caller: &Caller, id: &str, upload: Upload) -> Result<(), Error> {
+        // 1. May the caller, and is the image waiting for data?
+        let image = self.visible(caller, id).await?;
+        authorize(Action::UploadImage, caller, Target::from(&image))?;
+        let store = Arc::clone(self.stores.get(upload.store.as_deref()).map_err(|e| Error::Invalid(format!("{e} does not exist")))?);
+        check_ready(&image)?;
+        if upload.declared_bytes.is_some_and(|size| size > self.settings.image_size_cap_bytes) {
+            return Err(Error::TooLarge(format!("The image exceeds the maximum of {} bytes (image_size_cap).", self.settings.image_size_cap_bytes)));
+        }
+        let transfer = self.transfers.begin()?;
+        // 2. Intent.
+        let attempt = Attempt { image: image.id, id: Uuid::new_v4() };
+        let lease = self.begin_upload(attempt, store.name()).await?;
+        // 3. The rest runs to its end even if this request is dropped: the client's going away shows in
+        //    the body, and is undone like any other failure.
+        let services = Arc::clone(self);
+        let work = async move { services.run_upload(&image, attempt, lease, &store, upload, transfer).await };
+        let task = self.tasks.spawn(work.in_current_span());
+        task.await.map_err(|panic| Error::Internal(format!("the upload task panicked: {panic}")))?
+    }
+
+    async fn begin_upload(&self, attempt: Attempt, store: &str) -> Result<Lease, Error> {
+        let taken = || Error::Conflict(format!("Image {} is not queued any more: another upload was faster.", attempt.image));
+        let payload = json!(Progress { store: store.to_owned(), content: None });
+        let job = NewJob {
+            id: attempt.id,
+            kind: JobKind::Upload,
+            image: attempt.image,
+            state: WRITING,
+            payload: &payload,
+            owner: Some(&self.settings.gateway),
+            lease: self.settings.lease,
+        };
+        let tx = self.catalog.begin("upload_begin").await?;
+        if !tx.transition(attempt.image, &BEGIN_UPLOAD).await? {
+            tx.rollback().await?;
+            return Err(taken());
+        }
+        let lease = match tx.enqueue(&job).await {
+            Err(catalog::Error::Exists(_)) => return Err(taken()),
+            other => other?,
+        };
+        tx.event("image.prepare", attempt.image, &json!({"store": store})).await?;
+        tx.commit().await?;
+        Ok(lease)
+    }
+
+    async fn run_upload(&self, image: &Image, attempt: Attempt, lease: Lease, store: &Arc<dyn Store>, upload: Upload, transfer: Transfer) -> Result<(), Error> {
+        let held = Held::keep(&self.catalog, lease, self.settings.lease);
+        // 4. Bytes, sealed.
+        let content = match self.receive(image, attempt, store, upload, &held).await {
+            Ok(content) => content,
+            Err(failure) => {
+                self.undo_upload(attempt, held.lease, store.as_ref()).await;
+                return Err(failure);
+            }
+        };
+        drop(transfer);
+        // 5. Completion.
+        let progress = Progress { store: store.name().to_owned(), content: Some(content) };
+        // Failing here leaves open whether the record was made: the job decides, when its lease runs out.
+        self.record_received(&held, &progress).await?;
+        self.complete_upload(attempt, &held, store.as_ref(), &progress).await
+    }
+
+    /// Step 4: a sealed attempt, and what is known of its bytes.
+    async fn receive(&self, image: &Image, attempt: Attempt, store: &Arc<dyn Store>, upload: Upload, held: &Held) -> Result<Content, Error> {
+        let plan = Plan {
+            blocks_in_flight: self.settings.upload_blocks_in_flight,
+            checksum: self.settings.checksum,
+            algorithm: self.settings.hashing_algorithm,
+            declared_bytes: upload.declared_bytes,
+            cap_bytes: self.settings.image_size_cap_bytes,
+        };
+        let mut writer = store.create(attempt, upload.declared_bytes).await?;
+        let pumped = match pump(upload.body, writer.as_mut(), &plan, held.lost()).await {
+            Ok(pumped) => pumped,
+            Err(failure) => {
+                writer.abandon().await;
+                return Err(failure);
+            }
+        };
+        let content = content(image, pumped, &plan);
+        writer.seal(content.size_bytes, &description(image, &content, attempt.id)).await?;
+        Ok(content)
+    }
+
+    /// The point of no return: from here on the upload is finished, by whomever.
+    async fn record_received(&self, held: &Held, progress: &Progress) -> Result<(), Error> {
+        loop {
+            match self.try_record_received(held.lease, progress).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(Error::Unavailable("the lease of the upload was lost before its bytes could be recorded".into())),
+                Err(catalog::Error::Unavailable(why)) => wait_for_catalog(held, &why).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn try_record_received(&self, lease: Lease, progress: &Progress) -> Result<bool, catalog::Error> {
+        let tx = self.catalog.begin("upload_received").await?;
+        let recorded = tx.job_progress(lease, COMMITTING, &json!(progress)).await?;
+        tx.commit().await?;
+        Ok(recorded)
+    }
+
+    /// From "committing" to active. Also the way to finish for a gateway that took the job over.
+    pub(super) async fn complete_upload(&self, attempt: Attempt, held: &Held, store: &dyn Store, progress: &Progress) -> Result<(), Error> {
+        let content = progress.content.as_ref().ok_or_else(|| Error::Internal(format!("the upload job {} has no content", attempt.id)))?;
+        let url = match store.publish(attempt).await {
+            Err(error @ store::Error::NotFound(_)) => {
+                // Somebody removed it by hand: there is nothing to finish.
+                self.record_undone(attempt, held.lease, false).await?;
+                self.undo_upload(attempt, held.lease, store).await;
+                return Err(error.into());
+            }
+            other => other?,
+        };
+        let location = Location { store: store.name().to_owned(), url };
+        loop {
+            match self.try_activate(attempt, held.lease, content, &location).await {
+                Ok(Activation::Done) => return Ok(()),
+                Ok(Activation::Deleted) => {
+                    self.undo_upload(attempt, held.lease, store).await;
+                    return Err(Error::Gone(format!("Image {} was deleted while data arrived.", attempt.image)));
+                }
+                // Another gateway took over, or our own commit got through and its answer did not.
+                Ok(Activation::NotOurs) => {
+                    return match self.catalog.status(attempt.image).await? {
+                        Some(Status::Active) => Ok(()),
+                        _ => Err(Error::Unavailable("the lease of the upload was lost; another gateway finishes it".into())),
+                    };
+                }
+                Err(catalog::Error::Unavailable(why)) => wait_for_catalog(held, &why).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn try_activate(&self, attempt: Attempt, lease: Lease, content: &Content, location: &Location) -> Result<Activation, catalog::Error> {
+        let tx = self.catalog.begin("upload_activate").await?;
+        // In the same order as a deletion: the image's row first.
+        let activated = tx.transition(attempt.image, &ACTIVATE).await?;
+        if !tx.finish_job(lease).await? {
+            tx.rollback().await?;
+            return Ok(Activation::NotOurs);
+        }
+        if !activated {
+            tx.rollback().await?;
+            return Ok(Activation::Deleted);
+        }
+        tx.set_content(attempt.image, content, location).await?;
+        tx.event("image.upload", attempt.image, &json!({"store": location.store, "size": content.size_bytes})).await?;
+        tx.event("image.activate", attempt.image, &json!({"size": content.size_bytes})).await?;
+        tx.commit().await?;
+        Ok(Activation::Done)
+    }
+
+    /// Puts everything back as it was before the upload. Whatever the store does, the record is queued
+    /// again and a retry is possible; data that cannot be removed now is left to the job. To be called only
+    /// while no other gateway can take the upload for complete.
+    pub(super) async fn undo_upload(&self, attempt: Attempt, lease: Lease, store: &dyn Store) {
+        let discarded = store.discard(attempt).await;
+        let outcome = self.record_undone(attempt, lease, discarded.is_ok()).await;
+        match (discarded, outcome) {
+            (Ok(()), Ok(())) => {}
+            (Err(error), Ok(())) => {
+                tracing::info!(image = %attempt.image, %error, "the rest of a failed upload will be removed later");
+                let _ = self.catalog.postpone_job(lease, Duration::ZERO, &error.to_string()).await;
+                self.job_bell.notify_one();
+            }
+            (_, Err(error)) => tracing::warn!(image = %attempt.image, %error, "a failed upload will be undone when its lease has run out"),
+        }
+    }
+
+    /// Notes that an upload is over; with `discarded`, that nothing of it is left either.
+    pub(super) async fn record_undone(&self, attempt: Attempt, lease: Lease, discarded: bool) -> Result<(), catalog::Error> {
+        let tx = self.catalog.begin("upload_undo").await?;
+        tx.abort_upload(attempt.image, lease, &ABORT_UPLOAD, &[WRITING, COMMITTING]).await?;
+        let ours = if discarded { tx.finish_job(lease).await? } else { tx.set_job_state(lease, DISCARDING).await? };
+        if !ours {
+            // Somebody else undoes it, or has.
+            return tx.rollback().await;
+        }
+        tx.forget_image(attempt.image).await?;
+        tx.commit().await
+    }
+}
+
+/// How an attempt to activate an image ended.
+enum Activation {
+    Done,
+    Deleted,
+    NotOurs,
+}
+
+/// Waits a moment for the catalog to come back, as long as the lease is ours.
+async fn wait_for_catalog(held: &Held, why: &str) -> Result<(), Error> {
+    tokio::select! {
+        () = held.lost().cancelled() => Err(Error::Unavailable(why.to_owned())),
+        () = tokio::time::sleep(COMMIT_RETRY_PAUSE) => Ok(()),
+    }
+}
+
+fn check_ready(image: &Image) -> Result<(), Error> {
+    if !BEGIN_UPLOAD.allows(image.status) {
+        return Err(Error::Conflict(format!("Image status transition from {} to saving is not allowed: data can be uploaded to a queued image alone.", image.status)));
+    }
+    for (name, value) in [("disk_format", &image.attributes.disk_format), ("container_format", &image.attributes.container_format)] {
+        if value.is_none() {
+            return Err(Error::Invalid(format!("Property {name} must be set prior to saving data.")));
+        }
+    }
+    Ok(())
+}
+
+fn content(image: &Image, pumped: Pumped, plan: &Plan) -> Content {
+    // A raw image is its own disk; an empty one (a boot-from-volume snapshot) has none.
+    let raw = image.attributes.disk_format.as_deref() == Some("raw") && pumped.size_bytes > 0;
+    Content {
+        size_bytes: pumped.size_bytes,
+        virtual_size_bytes: raw.then_some(pumped.size_bytes),
+        checksum: pumped.checksum,
+        os_hash_algo: pumped.hash.as_ref().and(plan.algorithm).map(|algorithm| algorithm.as_str().to_owned()),
+        os_hash_value: pumped.hash,
+    }
+}

@@ -1,0 +1,255 @@
+//! Where bytes are.
+//!
+//! A [`Store`] keeps blobs. A blob is written under the name of its *attempt*, which no other attempt
+//! ever uses, sealed, and only then given the name of its image: a half-written blob cannot be taken
+//! for a finished one, and a late writer of a dead attempt cannot touch the new one.
+
+pub mod rbd;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::domain::content::Content;
+use crate::domain::id::ImageId;
+use crate::domain::image::Image;
+
+/// One try at storing an image's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// The image.
+    pub image: ImageId,
+    /// The try; also the id of the job that owns it.
+    pub id: Uuid,
+}
+
+/// Failure of a store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such blob.
+    #[error("{0}: no such data in the store")]
+    NotFound(String),
+    /// The blob has users: clones, watchers, foreign snapshots; the text says which.
+    #[error("{0}")]
+    InUse(String),
+    /// The pool or its quota is full.
+    #[error("the store is full: {0}")]
+    NoSpace(String),
+    /// The store cannot be reached or does not answer in time.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store's user may not do that.
+    #[error("the store refused: {0}")]
+    Denied(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Health of a store.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Time of one small operation.
+    pub latency: Duration,
+    /// Bytes stored, if the store can tell.
+    pub used_bytes: Option<u64>,
+    /// Bytes that still fit, if the store can tell.
+    pub available_bytes: Option<u64>,
+}
+
+/// A place for blobs.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Name in the configuration, and in an image's `stores`.
+    fn name(&self) -> &str;
+
+    /// Asks the store for one small answer.
+    ///
+    /// # Errors
+    /// What keeps the store from working.
+    async fn probe(&self) -> Result<Probe, Error>;
+
+    /// Makes an empty blob for `attempt`. With `size_bytes` it has room for exactly that; without, it
+    /// grows.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Unavailable`], [`Error::Denied`]; nothing is left behind.
+    async fn create(&self, attempt: Attempt, size_bytes: Option<u64>) -> Result<Box<dyn BlobWriter>, Error>;
+
+    /// Gives a sealed attempt the name of its image and returns its URL. May be repeated, by any
+    /// gateway.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the attempt was never sealed or is gone.
+    async fn publish(&self, attempt: Attempt) -> Result<String, Error>;
+
+    /// Removes whatever `attempt` left, sealed or not, published or not. May be repeated.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while a dead writer still counts as a user of the blob: try again later.
+    async fn discard(&self, attempt: Attempt) -> Result<(), Error>;
+
+    /// Opens a published blob.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn open(&self, url: &str) -> Result<Arc<dyn BlobReader>, Error>;
+
+    /// Who uses a published blob besides us, in words; `None`: nobody. Only a hint, the answer may be old
+    /// when it arrives: [`Store::retire`] decides.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn users(&self, url: &str) -> Result<Option<String>, Error>;
+
+    /// Takes a published blob out of use: nobody can open or clone it any more. Nothing is lost yet;
+    /// with an error everything is as it was. May be repeated. A blob that is gone already is no error.
+    ///
+    /// # Errors
+    /// [`Error::InUse`].
+    async fn retire(&self, url: &str) -> Result<(), Error>;
+
+    /// Removes a retired blob for good. May be repeated.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being removed now.
+    async fn purge(&self, url: &str) -> Result<(), Error>;
+
+    /// Writes the description of an image beside its published blob.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn describe(&self, url: &str, description: &BTreeMap<String, String>) -> Result<(), Error>;
+}
+
+/// A blob that is being written. Dropped without [`BlobWriter::seal`] it stays behind half-written:
+/// [`Store::discard`] removes it.
+#[async_trait]
+pub trait BlobWriter: Send {
+    /// Writes are most efficient when they are this long and aligned to it, in bytes.
+    fn block_bytes(&self) -> usize;
+
+    /// Makes sure that bytes up to `end` can be written.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Unavailable`].
+    async fn reserve(&mut self, end: u64) -> Result<(), Error>;
+
+    /// Writes `pieces` one after the other from `offset`, within what is reserved. Any number of
+    /// writes may run at once; what is never written reads as zeros. The future may be dropped.
+    fn write(&self, offset: u64, pieces: Vec<Bytes>) -> BoxFuture<'static, Result<(), Error>>;
+
+    /// Ends the blob at `size_bytes`, with its description, immutable and clonable. All writes have
+    /// been awaited.
+    ///
+    /// # Errors
+    /// Whatever kept the blob from being complete; it is useless then.
+    async fn seal(self: Box<Self>, size_bytes: u64, description: &BTreeMap<String, String>) -> Result<(), Error>;
+
+    /// Lets go of the blob, so that it can be discarded at once. Writes may still be under way.
+    async fn abandon(self: Box<Self>);
+}
+
+/// A published blob, open for reading.
+#[async_trait]
+pub trait BlobReader: Send + Sync {
+    /// Length of the blob.
+    fn size_bytes(&self) -> u64;
+
+    /// Runs `(offset, length)` within `start..end` that may hold anything but zeros, in order.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn data(&self, start: u64, end: u64) -> Result<Vec<(u64, u64)>, Error>;
+
+    /// Fills `buffer` with the bytes from `offset` and gives it back.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the blob has been retired: bytes read after that would be worthless,
+    /// so none are returned.
+    async fn read(&self, offset: u64, buffer: Vec<u8>) -> Result<Vec<u8>, Error>;
+}
+
+/// What stands beside a blob for people with the `rbd` command, and to rebuild a lost catalog from:
+/// keys and values as `rbd image-meta list` shows them. `docs/rbd-layout.md` lists the keys.
+#[must_use]
+pub fn description(image: &Image, content: &Content, attempt: Uuid) -> BTreeMap<String, String> {
+    let a = &image.attributes;
+    let list = |value: serde_json::Value| value.to_string();
+    let mut keys = BTreeMap::from([
+        ("schema", "1".to_owned()),
+        ("state", "ready".to_owned()),
+        ("attempt", attempt.as_simple().to_string()),
+        ("id", image.id.to_string()),
+        ("visibility", a.visibility.as_str().to_owned()),
+        ("protected", a.protected.to_string()),
+        ("os_hidden", a.hidden.to_string()),
+        ("min_disk", a.min_disk_gib.to_string()),
+        ("min_ram", a.min_ram_mib.to_string()),
+        ("size", content.size_bytes.to_string()),
+        ("created_at", crate::domain::image::timestamp(image.created_at)),
+        ("tags", list(serde_json::json!(a.tags))),
+        ("properties", list(serde_json::json!(a.properties))),
+    ]);
+    let optional = [
+        ("name", a.name.clone()),
+        ("owner", a.owner.clone()),
+        ("disk_format", a.disk_format.clone()),
+        ("container_format", a.container_format.clone()),
+        ("virtual_size", content.virtual_size_bytes.map(|n| n.to_string())),
+        ("checksum", content.checksum.clone()),
+        ("os_hash_algo", content.os_hash_algo.clone()),
+        ("os_hash_value", content.os_hash_value.clone()),
+    ];
+    keys.extend(optional.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))));
+    keys.into_iter().map(|(key, value)| (format!("{DESCRIPTION_PREFIX}{key}"), value)).collect()
+}
+
+/// Prefix of every key of a [`description`].
+pub const DESCRIPTION_PREFIX: &str = "rockpool.";
+
+/// Gives memory that finished transfers have freed back to the system. Blocks for milliseconds.
+pub fn release_memory() {
+    ceph::trim_malloc();
+}
+
+/// Keeps the allocator from spreading freed blocks over an arena per thread (`ceph.md` 2.3). To be called
+/// before threads are started.
+pub fn limit_memory_arenas() {
+    const ARENAS: usize = 2;
+    ceph::limit_malloc_arenas(ARENAS);
+}
+
+/// The stores of this deployment.
+#[derive(Clone)]
+pub struct Stores {
+    stores: BTreeMap<String, Arc<dyn Store>>,
+    default: String,
+}
+
+impl Stores {
+    /// A set of stores of which `default` takes uploads that name none.
+    #[must_use]
+    pub fn new(stores: Vec<Arc<dyn Store>>, default: String) -> Self {
+        Self { stores: stores.into_iter().map(|store| (store.name().to_owned(), store)).collect(), default }
+    }
+
+    /// The store of that name; `None` names the default one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown name.
+    pub fn get(&self, name: Option<&str>) -> Result<&Arc<dyn Store>, Error> {
+        let name = name.unwrap_or(&self.default);
+        self.stores.get(name).ok_or_else(|| Error::NotFound(format!("store '{name}'")))
+    }
+
+    /// Every store, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Store>> {
+        self.stores.values()
+    }
+}

@@ -1,0 +1,176 @@
+//! RBD: one image of the API is one RBD image, in Glance's layout, so that Nova, Cinder and the `rbd`
+//! command find what they know (`docs/rbd-layout.md`).
+//!
+//! | what | where |
+//! |---|---|
+//! | a finished image | RBD image `<id>`, snapshot `snap`, protected |
+//! | an upload under way, or what is left of one | RBD image `uploading-<id>-<attempt>` |
+//! | an image being deleted | the pool's trash, under its old name |
+
+mod config;
+mod delete;
+mod location;
+mod publish;
+mod read;
+mod start;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use ceph::{Connection, Kind, Pool};
+use tokio::sync::Mutex;
+
+pub use config::Config;
+
+use self::location::Location;
+use super::{Attempt, BlobReader, BlobWriter, Error, Probe, Store};
+
+/// Name of the snapshot that consumers clone: Glance's, and not configurable there either.
+const SNAPSHOT: &str = "snap";
+
+/// A pool of RBD images.
+pub struct RbdStore {
+    name: String,
+    connection: Connection,
+    pool_name: String,
+    data_pool: Option<String>,
+    /// log2 of the object size.
+    order: u8,
+    /// The pool as of the connection in use.
+    pool: Mutex<Option<Pool>>,
+}
+
+impl RbdStore {
+    /// Prepares the store called `name`; connects nowhere yet.
+    #[must_use]
+    pub fn new(name: &str, config: &Config) -> Self {
+        Self {
+            name: name.to_owned(),
+            connection: Connection::new(config.cluster()),
+            pool_name: config.pool.clone(),
+            data_pool: config.data_pool.clone(),
+            order: config.order(),
+            pool: Mutex::new(None),
+        }
+    }
+
+    /// The pool, on a connection that works as far as anybody knows.
+    async fn pool(&self) -> Result<Pool, Error> {
+        let cluster = self.connection.current().await.map_err(error)?;
+        let mut cached = self.pool.lock().await;
+        if let Some(pool) = cached.as_ref().filter(|pool| pool.cluster().is_same(&cluster)) {
+            return Ok(pool.clone());
+        }
+        let pool = cluster.pool(&self.pool_name).await.map_err(|e| self.note(&cluster, e))?;
+        *cached = Some(pool.clone());
+        Ok(pool)
+    }
+
+    /// Turns a failure into the store's terms; a connection that went bad is given up, so that the next
+    /// call makes a new one.
+    fn note(&self, cluster: &ceph::Cluster, failure: ceph::Error) -> Error {
+        if matches!(failure.kind(), Kind::Blocklisted | Kind::Denied | Kind::Disconnected) {
+            self.connection.invalidate(cluster);
+        }
+        error(failure)
+    }
+
+    fn attempt_name(attempt: Attempt) -> String {
+        format!("uploading-{}-{}", attempt.image, attempt.id.as_simple())
+    }
+
+    /// The blob that a URL of this store names.
+    fn locate(&self, pool: &Pool, url: &str) -> Result<Location, Error> {
+        let location = Location::parse(url).ok_or_else(|| Error::Other(format!("{url} is no RBD location")))?;
+        if location.fsid != pool.cluster().fsid() || location.pool != self.pool_name {
+            return Err(Error::NotFound(format!("{url} is not in pool {} of cluster {}", self.pool_name, pool.cluster().fsid())));
+        }
+        Ok(location)
+    }
+}
+
+#[async_trait]
+impl Store for RbdStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn probe(&self) -> Result<Probe, Error> {
+        let pool = self.pool().await?;
+        let start = Instant::now();
+        pool.ping().await.map_err(|e| self.note(pool.cluster(), e))?;
+        let latency = start.elapsed();
+        let usage = pool.usage().await.ok();
+        Ok(Probe { latency, used_bytes: usage.as_ref().map(|u| u.stored_bytes), available_bytes: usage.and_then(|u| u.max_available_bytes) })
+    }
+
+    async fn create(&self, attempt: Attempt, size_bytes: Option<u64>) -> Result<Box<dyn BlobWriter>, Error> {
+        let pool = self.pool().await?;
+        let writer = write::RbdWriter::create(self, &pool, &Self::attempt_name(attempt), size_bytes).await;
+        writer.map(|w| Box::new(w) as Box<dyn BlobWriter>).map_err(|e| self.note(pool.cluster(), e))
+    }
+
+    async fn publish(&self, attempt: Attempt) -> Result<String, Error> {
+        let pool = self.pool().await?;
+        publish::publish(&pool, attempt).await.map_err(|e| self.note(pool.cluster(), e))
+    }
+
+    async fn discard(&self, attempt: Attempt) -> Result<(), Error> {
+        let pool = self.pool().await?;
+        delete::discard(&pool, attempt).await.map_err(|e| self.note(pool.cluster(), e))
+    }
+
+    async fn open(&self, url: &str) -> Result<Arc<dyn BlobReader>, Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        let reader = read::RbdReader::open(&pool, &location).await.map_err(|e| self.note(pool.cluster(), e))?;
+        Ok(Arc::new(reader))
+    }
+
+    async fn users(&self, url: &str) -> Result<Option<String>, Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        match delete::check_unused(&pool, &location.image).await {
+            Ok(()) => Ok(None),
+            Err(delete::Failure::InUse(by)) => Ok(Some(by)),
+            Err(delete::Failure::Ceph(e)) => Err(self.note(pool.cluster(), e)),
+        }
+    }
+
+    async fn retire(&self, url: &str) -> Result<(), Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        delete::retire(&pool, &location.image).await.map_err(|failure| match failure {
+            delete::Failure::InUse(by) => Error::InUse(by),
+            delete::Failure::Ceph(e) => self.note(pool.cluster(), e),
+        })
+    }
+
+    async fn purge(&self, url: &str) -> Result<(), Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        delete::purge(&pool, &location.image).await.map_err(|e| self.note(pool.cluster(), e))
+    }
+
+    async fn describe(&self, url: &str, description: &BTreeMap<String, String>) -> Result<(), Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        publish::describe(&pool, &location.image, description).await.map_err(|e| self.note(pool.cluster(), e))
+    }
+}
+
+/// A failure of Ceph in the store's terms.
+fn error(failure: ceph::Error) -> Error {
+    let text = failure.to_string();
+    match failure.kind() {
+        Kind::NotFound => Error::NotFound(text),
+        Kind::NoSpace => Error::NoSpace(text),
+        Kind::Busy | Kind::HasSnapshots => Error::InUse(text),
+        Kind::TimedOut | Kind::Blocklisted | Kind::Disconnected => Error::Unavailable(text),
+        Kind::Denied | Kind::ReadOnly => Error::Denied(text),
+        _ => Error::Other(text),
+    }
+}

@@ -1,0 +1,61 @@
+//! Background work: jobs whose lease has run out, or that were left for later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::service::{Error, Services};
+
+/// Jobs taken up at once by one gateway: one that hangs on a dead OSD must not hold up the others.
+const WORKERS: usize = 4;
+/// How often old events are removed.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Runs until `stop` rings. `interval` is the longest time for which a dead gateway's job stays
+/// unnoticed after its lease has run out.
+pub async fn run(services: Arc<Services>, interval: Duration, stop: CancellationToken) {
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..WORKERS {
+        workers.spawn(work(Arc::clone(&services), interval, stop.clone()));
+    }
+    workers.spawn(prune(services, stop));
+    workers.join_all().await;
+}
+
+async fn work(services: Arc<Services>, interval: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = services.job_left() => {}
+            () = tokio::time::sleep(interval) => {}
+        }
+        // A step that has begun is finished; the next one is not begun while we stop.
+        while !stop.is_cancelled() {
+            match services.recover_one().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    log(&error, "jobs cannot be taken up");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn prune(services: Arc<Services>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PRUNE_INTERVAL) => {}
+        }
+        if let Err(error) = services.prune().await {
+            log(&error, "old events cannot be removed");
+        }
+    }
+}
+
+fn log(error: &Error, what: &str) {
+    tracing::warn!(%error, "{what}");
+}

@@ -1,0 +1,172 @@
+# shellcheck shell=bash
+# Sourced by every script test: a report, and a gateway of the script's own on the servers that
+# tests/run.sh has started.
+#
+# After start_gateway: URL, ADMIN_TOKEN, MEMBER_TOKEN, and WORK, a folder that goes with the script.
+set -euo pipefail
+
+: "${ROCKPOOL_TEST_CEPH_DIR:?is missing: tests/run.sh runs this test}"
+: "${ROCKPOOL_TEST_DATABASE_URL:?is missing: tests/run.sh runs this test}"
+: "${ROCKPOOL_TEST_BINARY:?is missing: tests/run.sh runs this test}"
+: "${ROCKPOOL_TEST_CLIENTS:?is missing: tests/run.sh runs this test}"
+readonly GATEWAY_READY_SECONDS=30
+readonly GATEWAY_STOP_SECONDS=30
+
+# Nothing of the caller's cloud or cluster may get in.
+unset CEPH_CONF CEPH_ARGS CEPH_KEYRING "${!OS_@}"
+export LC_ALL=C.UTF-8
+
+FAILED_STEPS=0 GATEWAY_PID=''
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/rockpool-script.XXXXXX")
+LOG=$WORK/gateway.log
+trap finish EXIT
+trap 'exit 143' INT TERM
+
+finish() {
+    local status=$?
+    trap - EXIT
+    [[ -z $GATEWAY_PID ]] || kill -KILL "$GATEWAY_PID" 2>/dev/null || true
+    ((FAILED_STEPS == 0)) || show_gateway_log
+    rm -rf "$WORK"
+    ((FAILED_STEPS == 0)) || exit 1
+    exit "$status"
+}
+
+show_gateway_log() {
+    [[ ! -s $LOG ]] || { echo "# The end of the gateway's log:" && tail -n 40 "$LOG" | sed 's/^/#   /'; }
+}
+
+# step NAME COMMAND...: runs it in a shell of its own that ends at the first error.
+# Not to be called in a condition: bash would go on after errors then.
+step() {
+    local name=$1 output status
+    shift
+    set +e
+    output=$(set -e && "$@" 2>&1)
+    status=$?
+    set -e
+    if ((status == 0)); then
+        echo "ok $name"
+        return
+    fi
+    FAILED_STEPS=$((FAILED_STEPS + 1))
+    printf '%s\n' "$output" | sed 's/^/#   /'
+    echo "not ok $name"
+}
+
+skip() { echo "skip $1: $2"; }
+
+expect() { # WHAT ACTUAL WANTED
+    [[ $2 == "$3" ]] || {
+        echo "$1 is '$2' and should be '$3'."
+        return 1
+    }
+}
+
+expect_failure() { # COMMAND...
+    ! "$@" || {
+        echo "This should have failed: $*"
+        return 1
+    }
+}
+
+rbd_admin() { rbd -c "$ROCKPOOL_TEST_CEPH_DIR/ceph.conf" --id admin "$@"; }
+
+# Some clients take data from a standard input that is not a terminal, so they get a terminal.
+on_terminal() {
+    local line
+    printf -v line '%q ' "$@"
+    script -qec "$line" /dev/null </dev/null | tr -d '\r'
+}
+
+random_token() { od -An -tx1 -N16 /dev/urandom | tr -d ' \n'; }
+
+free_port() {
+    local port
+    while port=$((10000 + RANDOM % 10000)); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    echo "$port"
+}
+
+write_gateway_config() {
+    local database=$1 password url
+    # postgres://user:password@host:port/postgres
+    password=$(sed -E 's,^[a-z]+://[^:]*:([^@]*)@.*,\1,' <<<"$ROCKPOOL_TEST_DATABASE_URL")
+    url=$(sed -E 's,:[^:@/]*@,@,; s,/[^/]*$,/'"$database"',' <<<"$ROCKPOOL_TEST_DATABASE_URL")
+    echo "$password" >"$WORK/database.password"
+    cat >"$WORK/rockpool.toml" <<TOML
+[server]
+listen = "${URL#http://}"
+
+[catalog]
+url = "$url"
+password_file = "$WORK/database.password"
+
+[stores.ceph]
+ceph_conf = "$ROCKPOOL_TEST_CEPH_DIR/ceph.conf"
+user = "rockpool"
+keyring = "$ROCKPOOL_TEST_CEPH_DIR/client.rockpool.keyring"
+pool = "images"
+
+[identity]
+mode = "local"
+projects = [
+    { id = "0000000000000000000000000000ad01", name = "admin" },
+    { id = "0000000000000000000000000000de01", name = "demo" },
+]
+users = [
+    { id = "0000000000000000000000000000ad02", name = "admin" },
+    { id = "0000000000000000000000000000de02", name = "demo" },
+]
+
+[[identity.tokens]]
+sha256 = "$(printf %s "$ADMIN_TOKEN" | sha256sum | cut -d' ' -f1)"
+user = "admin"
+project = "admin"
+roles = ["admin", "member", "reader"]
+
+[[identity.tokens]]
+sha256 = "$(printf %s "$MEMBER_TOKEN" | sha256sum | cut -d' ' -f1)"
+user = "demo"
+project = "demo"
+roles = ["member", "reader"]
+TOML
+}
+
+# A gateway with a database of its own. Without one there is nothing to test.
+start_gateway() {
+    local database="script_$$_$RANDOM"
+    URL=http://127.0.0.1:$(free_port)
+    ADMIN_TOKEN=$(random_token)
+    MEMBER_TOKEN=$(random_token)
+    psql -X -q -d "$ROCKPOOL_TEST_DATABASE_URL" -c "CREATE DATABASE $database"
+    write_gateway_config "$database"
+    "$ROCKPOOL_TEST_BINARY" serve --config "$WORK/rockpool.toml" </dev/null >"$LOG" 2>&1 &
+    GATEWAY_PID=$!
+    step "the gateway gets ready" await_gateway
+    ((FAILED_STEPS == 0)) || exit 1
+}
+
+await_gateway() {
+    local deadline=$((SECONDS + GATEWAY_READY_SECONDS))
+    until curl -sf -o /dev/null -m 5 "$URL/readyz"; do
+        kill -0 "$GATEWAY_PID" 2>/dev/null || { echo "It ended." && return 1; }
+        ((SECONDS < deadline)) || { echo "It was not ready within $GATEWAY_READY_SECONDS s." && return 1; }
+        sleep 0.1
+    done
+}
+
+# The last step of each script: SIGTERM ends the gateway with exit code 0.
+stop_gateway() {
+    local tries status=0
+    kill -TERM "$GATEWAY_PID"
+    for ((tries = GATEWAY_STOP_SECONDS * 10; tries > 0; tries--)); do
+        kill -0 "$GATEWAY_PID" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$GATEWAY_PID" 2>/dev/null || true
+    wait "$GATEWAY_PID" || status=$?
+    GATEWAY_PID=''
+    step "the gateway stops at SIGTERM with exit code 0" expect "the exit code" "$status" 0
+}
