@@ -294,7 +294,7 @@ WALK
 
 export_line() { printf 'export %s=%q\n' "$1" "$2"; }
 
-# The OS_ variables make plain `openstack` commands work.
+# The OS_ variables make plain `openstack` commands work; that client takes the endpoint as it is.
 env_exports() {
     local host=${LISTEN%:*} port=${LISTEN##*:}
     [[ $host != 0.0.0.0 ]] || host=127.0.0.1
@@ -306,7 +306,7 @@ env_exports() {
     export_line CEPH_ARGS "--id admin --keyring $CLUSTER/client.admin.keyring"
     export_line DATABASE_URL "$("$HERE/cluster.sh" pg-url "$CLUSTER" rockpool)"
     export_line OS_AUTH_TYPE admin_token
-    export_line OS_ENDPOINT "http://$host:$port"
+    export_line OS_ENDPOINT "http://$host:$port/v2"
     export_line OS_TOKEN "$(token admin)"
 }
 

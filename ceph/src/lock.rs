@@ -90,14 +90,16 @@ pub(crate) fn release_dead_of(
     Ok(released)
 }
 
-/// librbd's own rule: a handle that lives has a watch with the cookie that its lock names.
+/// librbd's own rule: a handle that lives has a watch with the cookie that its lock names. Compared by the
+/// client's number, not by its address, which the two lists write differently (`v1:` or not).
 fn is_dead(locker: &Locker, watchers: &[Watcher]) -> bool {
     let Some(handle) = locker.cookie.strip_prefix(COOKIE_PREFIX) else {
         return false;
     };
-    !watchers
-        .iter()
-        .any(|watcher| watcher.addr == locker.addr && watcher.cookie.to_string() == handle)
+    let lives = |watcher: &Watcher| {
+        locker.client == format!("client.{}", watcher.id) && handle == watcher.cookie.to_string()
+    };
+    !watchers.iter().any(lives)
 }
 
 /// Makes the OSDs refuse what the dead client may still have on its way.
@@ -219,29 +221,31 @@ mod tests {
         Locker {
             client: "client.7".into(),
             cookie: cookie.into(),
-            addr: "10.0.0.1:0/77".into(),
+            addr: "v1:10.0.0.1:0/77".into(),
         }
     }
 
-    fn watcher(addr: &str, cookie: u64) -> Watcher {
+    fn watcher(id: i64, cookie: u64) -> Watcher {
         Watcher {
-            addr: addr.into(),
-            id: 7,
+            addr: "10.0.0.1:0/77".into(),
+            id,
             cookie,
         }
     }
 
     #[test]
     fn a_locker_with_its_watch_lives() {
-        let watchers = [watcher("10.0.0.2:0/1", 5), watcher("10.0.0.1:0/77", 99)];
-        assert!(!is_dead(&locker("auto 99"), &watchers));
+        assert!(!is_dead(
+            &locker("auto 99"),
+            &[watcher(8, 5), watcher(7, 99)]
+        ));
     }
 
     #[test]
     fn a_locker_without_its_watch_is_dead() {
         // The same client may have it open again, with another handle.
-        assert!(is_dead(&locker("auto 98"), &[watcher("10.0.0.1:0/77", 99)]));
-        assert!(is_dead(&locker("auto 99"), &[watcher("10.0.0.2:0/1", 99)]));
+        assert!(is_dead(&locker("auto 98"), &[watcher(7, 99)]));
+        assert!(is_dead(&locker("auto 99"), &[watcher(77, 99)]));
         assert!(is_dead(&locker("auto 99"), &[]));
     }
 

@@ -23,7 +23,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// The body as a stream that fails when no frame comes for `idle`.
 pub(super) fn stream(body: Body, idle: Duration) -> ByteStream {
     let frames = body.into_data_stream();
-    Box::pin(stream::unfold(Some(frames), move |frames| async move {
+    let frames = stream::unfold(Some(frames), move |frames| async move {
         let mut frames = frames?;
         match tokio::time::timeout(idle, frames.next()).await {
             Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(frames))),
@@ -31,7 +31,8 @@ pub(super) fn stream(body: Body, idle: Duration) -> ByteStream {
             Ok(None) => None,
             Err(_) => Some((Err(BodyError::Stalled(idle.as_secs())), None)),
         }
-    }))
+    });
+    Box::pin(frames.fuse())
 }
 
 /// What is left of a stream that somebody else reads.

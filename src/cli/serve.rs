@@ -47,7 +47,8 @@ fn fail(problem: &str) -> ExitCode {
 }
 
 fn start_log(log: &Log) {
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Postgres' notices are for people at a prompt; whoever wants them can still name the target.
+    let filter = EnvFilter::try_new(format!("tokio_postgres=warn,{}", log.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),

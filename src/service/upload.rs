@@ -207,7 +207,8 @@ impl Services {
 
     async fn try_activate(&self, attempt: Attempt, lease: Lease, content: &Content, location: &Location) -> Result<Activation, catalog::Error> {
         let tx = self.catalog.begin("upload_activate").await?;
-        // In the same order as a deletion: the image's row first.
+        // The image's row first, as a deletion does; and its size, without which no image is active.
+        tx.set_content(attempt.image, content, location).await?;
         let activated = tx.transition(attempt.image, &ACTIVATE).await?;
         if !tx.finish_job(lease).await? {
             tx.rollback().await?;
@@ -217,7 +218,6 @@ impl Services {
             tx.rollback().await?;
             return Ok(Activation::Deleted);
         }
-        tx.set_content(attempt.image, content, location).await?;
         tx.event("image.upload", attempt.image, &json!({"store": location.store, "size": content.size_bytes})).await?;
         tx.event("image.activate", attempt.image, &json!({"size": content.size_bytes})).await?;
         tx.commit().await?;

@@ -11,7 +11,7 @@ readonly REMOVAL_LIMIT_SECONDS=60
 readonly MIB=$((1 << 20))
 
 openstack() {
-    "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL" \
+    "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL/v2" \
         --os-token "$MEMBER_TOKEN" "$@" </dev/null
 }
 nova_keyring() { echo "$ROCKPOOL_TEST_CEPH_DIR/client.nova.keyring"; }

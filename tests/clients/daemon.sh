@@ -32,8 +32,11 @@ finish() {
     exit "$status"
 }
 
+# Without the requests that were answered as they should be.
 show_gateway_log() {
-    [[ ! -s $LOG ]] || { echo "# The end of the gateway's log:" && tail -n 40 "$LOG" | sed 's/^/#   /'; }
+    [[ -s $LOG ]] || return 0
+    echo "# The end of the gateway's log:"
+    { grep -vE 'rockpool::request: .* status=[1-4][0-9][0-9] ' "$LOG" || true; } | tail -n 60 | sed 's/^/#   /'
 }
 
 # step NAME COMMAND...: runs it in a shell of its own that ends at the first error.
@@ -160,7 +163,7 @@ await_gateway() {
 # The last step of each script: SIGTERM ends the gateway with exit code 0.
 stop_gateway() {
     local tries status=0
-    kill -TERM "$GATEWAY_PID"
+    kill -TERM "$GATEWAY_PID" 2>/dev/null || true
     for ((tries = GATEWAY_STOP_SECONDS * 10; tries > 0; tries--)); do
         kill -0 "$GATEWAY_PID" 2>/dev/null || break
         sleep 0.1

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# python-openstackclient without Keystone: auth type admin_token.
+# python-openstackclient without Keystone: auth type admin_token. It takes the endpoint as it is and
+# does not look for versions, so the endpoint ends in /v2.
 # shellcheck source=daemon.sh source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/daemon.sh"
 
 openstack() {
-    "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL" --os-token "$TOKEN" "$@"
+    "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL/v2" --os-token "$TOKEN" "$@"
 }
 openstack_on_terminal() {
-    on_terminal "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL" \
+    on_terminal "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL/v2" \
         --os-token "$TOKEN" "$@"
 }
 field() { openstack image show -f value -c "$2" "$1"; } # IMAGE FIELD

@@ -30,7 +30,7 @@ class Unsized(io.RawIOBase):
 
 class Checks:
     def __init__(self, url, token, path):
-        # No service catalogue: the endpoint is the image API itself.
+        # No service catalogue: the URL is used as it is, and so ends in /v2.
         self.image = openstack.connect(
             auth_type="admin_token",
             auth={"endpoint": url, "token": token},

@@ -5,6 +5,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/daemon.sh"
 
 start_gateway
 head -c 12345678 /dev/urandom >"$WORK/disk"
-"$ROCKPOOL_TEST_CLIENTS/python" "$(dirname "${BASH_SOURCE[0]}")/openstacksdk.py" "$URL" "$MEMBER_TOKEN" "$WORK/disk" ||
+"$ROCKPOOL_TEST_CLIENTS/python" "$(dirname "${BASH_SOURCE[0]}")/openstacksdk.py" "$URL/v2" "$MEMBER_TOKEN" "$WORK/disk" ||
     FAILED_STEPS=$((FAILED_STEPS + 1))
 stop_gateway
