@@ -186,12 +186,14 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, a sentence each.
     pub fn load(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
-        let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{} cannot be read: {e}", path.display())])?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| vec![format!("{} cannot be read: {e}", path.display())])?;
         Self::parse(&text, environment)
     }
 
     fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
-        let mut document: Table = text.parse().map_err(|e: toml::de::Error| vec![format!("the file is not TOML: {}", e.message())])?;
+        let mut document: Table =
+            text.parse().map_err(|e: toml::de::Error| vec![format!("the file is not TOML: {}", e.message())])?;
         let mut problems = Vec::new();
         if let Some(Value::Table(catalog)) = document.get_mut("catalog") {
             for (variable, key) in ENVIRONMENT {
@@ -211,7 +213,9 @@ impl Config {
         let identity: Option<identity::local::Config> = section(&mut document, "identity", false, &mut problems);
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
-            problems.push(format!("unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, identity"));
+            problems.push(format!(
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, identity"
+            ));
         }
         if let Some(catalog) = &catalog {
             problems.extend(catalog.problems());
@@ -239,7 +243,9 @@ impl Config {
             default_store = choose_default_store(images, &stores, &mut problems);
         }
         match (server, log, catalog, images, jobs, identity, default_store) {
-            (Some(server), Some(log), Some(catalog), Some(images), Some(jobs), Some(identity), Some(default_store)) if problems.is_empty() => {
+            (Some(server), Some(log), Some(catalog), Some(images), Some(jobs), Some(identity), Some(default_store))
+                if problems.is_empty() =>
+            {
                 Ok(Self { server, log, catalog, stores, images, jobs, identity, hashing_algorithm, default_store })
             }
             _ => Err(problems),
@@ -283,7 +289,12 @@ impl Config {
 }
 
 /// Takes a section out of the document. Every key that cannot be used is reported, not the first alone.
-fn section<T: DeserializeOwned>(document: &mut Table, name: &str, optional: bool, problems: &mut Vec<String>) -> Option<T> {
+fn section<T: DeserializeOwned>(
+    document: &mut Table,
+    name: &str,
+    optional: bool,
+    problems: &mut Vec<String>,
+) -> Option<T> {
     match document.remove(name) {
         None if optional => read(Table::new(), name, problems),
         None => {
@@ -308,8 +319,12 @@ fn read<T: DeserializeOwned>(mut table: Table, name: &str, problems: &mut Vec<St
                 // Without the offending key the others can be looked at.
                 let text = error.to_string();
                 let text = text.trim();
-                let quoted = |after: &str| text.split_once(after).and_then(|(_, rest)| rest.split('`').next()).map(str::to_owned);
-                let culprit = quoted("unknown field `").or_else(|| quoted("in `").map(|path| path.split(['.', '[']).next().unwrap_or_default().to_owned()));
+                let quoted = |after: &str| {
+                    text.split_once(after).and_then(|(_, rest)| rest.split('`').next()).map(str::to_owned)
+                };
+                let culprit = quoted("unknown field `").or_else(|| {
+                    quoted("in `").map(|path| path.split(['.', '[']).next().unwrap_or_default().to_owned())
+                });
                 let missing_by_us = text.starts_with("missing field") && problems.len() > before;
                 if !missing_by_us {
                     problems.push(format!("[{name}]: {}", text.replace('\n', " ")));
@@ -347,7 +362,11 @@ fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, 
     stores
 }
 
-fn choose_default_store(images: &Images, stores: &BTreeMap<String, store::rbd::Config>, problems: &mut Vec<String>) -> Option<String> {
+fn choose_default_store(
+    images: &Images,
+    stores: &BTreeMap<String, store::rbd::Config>,
+    problems: &mut Vec<String>,
+) -> Option<String> {
     match &images.default_store {
         Some(name) if stores.contains_key(name) => Some(name.clone()),
         Some(name) => {
@@ -378,7 +397,9 @@ fn server_problems(server: &Server) -> Vec<String> {
     if let Some(endpoint) = &server.public_endpoint
         && !(endpoint.starts_with("http://") || endpoint.starts_with("https://"))
     {
-        problems.push(format!("server.public_endpoint must be a URL such as https://image.example.org, not \"{endpoint}\""));
+        problems.push(format!(
+            "server.public_endpoint must be a URL such as https://image.example.org, not \"{endpoint}\""
+        ));
     }
     problems
 }
@@ -395,7 +416,10 @@ fn images_problems(images: &Images) -> Vec<String> {
     );
     if images.hashing_algorithm != "none" && HashAlgorithm::parse(&images.hashing_algorithm).is_none() {
         let names = HashAlgorithm::ALL.map(HashAlgorithm::as_str).join(", ");
-        problems.push(format!("images.hashing_algorithm must be one of {names}, none, not \"{}\"", images.hashing_algorithm));
+        problems.push(format!(
+            "images.hashing_algorithm must be one of {names}, none, not \"{}\"",
+            images.hashing_algorithm
+        ));
     }
     problems
 }
@@ -409,7 +433,11 @@ fn jobs_problems(jobs: &Jobs) -> Vec<String> {
 }
 
 fn at_least_one(section: &str, values: &[(&str, u64)]) -> Vec<String> {
-    values.iter().filter(|(_, value)| *value == 0).map(|(key, _)| format!("{section}.{key} must be at least 1")).collect()
+    values
+        .iter()
+        .filter(|(_, value)| *value == 0)
+        .map(|(key, _)| format!("{section}.{key} must be at least 1"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -443,7 +471,13 @@ mod tests {
     #[test]
     fn the_example_documents_every_option() {
         // Every option is there, active or as "#name = value".
-        let text: String = EXAMPLE.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && !rest.is_empty()).unwrap_or(line)).map(|line| format!("{line}\n")).collect();
+        let text: String = EXAMPLE
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && !rest.is_empty()).unwrap_or(line)
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
         let document: Table = text.parse().unwrap_or_else(|e| panic!("{e}\n{text}"));
         let keys = |path: &[&str]| {
             let table = path.iter().fold(&document, |table, name| match &table[*name] {
@@ -495,7 +529,18 @@ mod tests {
             [colour]
             "#,
         );
-        for expected in ["listen", "listen", "catalog", "pool_sise", "chunk_size_mib", "client.", "crc32", "lease_s", "anonymous", "[colour]"] {
+        for expected in [
+            "listen",
+            "listen",
+            "catalog",
+            "pool_sise",
+            "chunk_size_mib",
+            "client.",
+            "crc32",
+            "lease_s",
+            "anonymous",
+            "[colour]",
+        ] {
             assert!(found.iter().any(|problem| problem.contains(expected)), "{expected}: {found:#?}");
         }
     }
@@ -505,10 +550,15 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("rockpool-config-{}", uuid::Uuid::new_v4()));
         std::fs::write(&dir, "").unwrap();
         let file = dir.display();
-        let text = format!("[catalog]\nurl = \"postgres://u@h/d\"\npassword_file = \"/nonexistent\"\n[stores.a]\nuser = \"u\"\nceph_conf = \"{file}\"\n[identity]\nmode = \"local\"\n");
+        let text = format!(
+            "[catalog]\nurl = \"postgres://u@h/d\"\npassword_file = \"/nonexistent\"\n[stores.a]\nuser = \"u\"\nceph_conf = \"{file}\"\n[identity]\nmode = \"local\"\n"
+        );
         assert_eq!(problems(&text).len(), 1);
         let config = Config::parse(&text, |name| (name == "ROCKPOOL_CATALOG_PASSWORD").then(|| "secret".into()));
         std::fs::remove_file(&dir).unwrap();
-        assert_eq!(config.map_err(|e| e.join("; ")).unwrap_or_else(|e| panic!("{e}")).catalog.password.as_deref(), Some("secret"));
+        assert_eq!(
+            config.map_err(|e| e.join("; ")).unwrap_or_else(|e| panic!("{e}")).catalog.password.as_deref(),
+            Some("secret")
+        );
     }
 }

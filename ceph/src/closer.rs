@@ -6,9 +6,11 @@
 //! blocks and must not run on a thread of librados, a thread of its own.
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -36,6 +38,12 @@ enum Job {
 
 static JOBS: Mutex<Option<Sender<Job>>> = Mutex::new(None);
 
+/// Closes and shutdowns that have not ended.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// How long the end of the process waits for them. Enough for a cluster that answers.
+const EXIT_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// Starts the thread, once per process. Called before the first connection is made, so that there is a
 /// closer whenever there is something to close.
 pub(crate) fn start() -> Result<(), Error> {
@@ -53,8 +61,20 @@ pub(crate) fn start() -> Result<(), Error> {
                 )
             })?;
         *jobs = Some(sender);
+        // SAFETY: a function that may run at the end of the process; it only sleeps. If there is no room for
+        // it (ENOMEM), the end is as it would have been without.
+        unsafe { libc::atexit(await_running) };
     }
     Ok(())
+}
+
+/// Runs when the process exits normally, before the C++ destructors of the libraries, which crash under
+/// threads that still close something.
+extern "C" fn await_running() {
+    let start = Instant::now();
+    while RUNNING.load(Ordering::Acquire) > 0 && start.elapsed() < EXIT_WAIT_MAX {
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Closes an image in the background; the result goes to `closed`.
@@ -68,9 +88,11 @@ pub(crate) fn shut_down(cluster: RawCluster) {
 }
 
 fn send(job: Job) {
+    RUNNING.fetch_add(1, Ordering::AcqRel);
     let jobs = JOBS.lock().unwrap_or_else(PoisonError::into_inner);
     // The thread ends only when this sender goes, that is never; nothing can be lost here.
     if jobs.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
+        RUNNING.fetch_sub(1, Ordering::AcqRel);
         tracing::error!("the thread that closes Ceph handles is gone; a handle leaks");
     }
 }
@@ -79,15 +101,21 @@ fn serve(jobs: &Receiver<Job>) {
     for job in jobs {
         match job {
             Job::Close(image) => begin_close(image),
-            Job::Shutdown(cluster) => {
-                let started = thread::Builder::new()
-                    .name("ceph-shutdown".into())
-                    .spawn(move || cluster.shut_down());
-                if let Err(error) = started {
-                    tracing::error!(%error, "no thread to disconnect from Ceph; the connection leaks");
-                }
-            }
+            Job::Shutdown(cluster) => begin_shutdown(cluster),
         }
+    }
+}
+
+fn begin_shutdown(cluster: RawCluster) {
+    let started = thread::Builder::new()
+        .name("ceph-shutdown".into())
+        .spawn(move || {
+            cluster.shut_down();
+            RUNNING.fetch_sub(1, Ordering::AcqRel);
+        });
+    if let Err(error) = started {
+        RUNNING.fetch_sub(1, Ordering::AcqRel);
+        tracing::error!(%error, "no thread to disconnect from Ceph; the connection leaks");
     }
 }
 
@@ -143,5 +171,6 @@ impl ClosingImage {
         // The connection goes first: who sees the close done may then expect it released.
         drop(pool);
         closed.send_replace(Some(result));
+        RUNNING.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -187,8 +187,9 @@ impl Image {
     pub async fn resize(&self, size_bytes: u64) -> Result<(), Error> {
         let image = self.clone();
         self.call("rbd_resize2", move |raw, label| {
-            // SAFETY: a live image; no progress callback.
-            let value = unsafe { sys::rbd_resize2(raw, size_bytes, true, None, null_mut()) };
+            // SAFETY: a live image; the callback is a function and takes no data.
+            let value =
+                unsafe { sys::rbd_resize2(raw, size_bytes, true, Some(no_progress), null_mut()) };
             check(value, "rbd_resize2", label)?;
             image.learn_size().map(|_| ())
         })
@@ -268,6 +269,15 @@ impl Image {
     pub(crate) fn raw(&self) -> sys::rbd_image_t {
         self.inner.raw.0
     }
+}
+
+/// librbd calls the progress callback of a shrinking resize without asking whether there is one (16.2.15).
+pub(crate) unsafe extern "C" fn no_progress(
+    _done: u64,
+    _total: u64,
+    _data: *mut std::ffi::c_void,
+) -> libc::c_int {
+    0
 }
 
 /// Longer than any id or prefix that librbd makes (its own limits are 64 bytes and fewer).

@@ -43,8 +43,19 @@ pub(crate) enum Target {
     Id,
 }
 
-/// Breaks the lock of an image that is not open here, if its holder is dead. True if it did. Blocks.
-pub(crate) fn release_dead(pool: &Pool, image: &str, target: Target) -> Result<bool, Error> {
+/// Who uses an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Somebody has it open for writing, or had less than some 30 seconds ago.
+    Watched,
+    /// Nobody; a dead client held the lock until now.
+    Released,
+    /// Nobody.
+    Unused,
+}
+
+/// Tells who uses an image, and breaks its lock if the holder is dead. Blocks.
+pub(crate) fn release_dead(pool: &Pool, image: &str, target: Target) -> Result<Use, Error> {
     let call = "rbd_open_read_only";
     let name = to_c(image, call)?;
     let label = pool.label(image);
@@ -62,10 +73,16 @@ pub(crate) fn release_dead(pool: &Pool, image: &str, target: Target) -> Result<b
         }
     };
     check(value, call, &label)?;
-    let released = release_dead_of(pool, raw, &label);
+    let found = release_dead_of(pool, raw, &label).and_then(|released| {
+        Ok(match watchers::list(raw, &label)?.is_empty() {
+            false => Use::Watched,
+            true if released => Use::Released,
+            true => Use::Unused,
+        })
+    });
     // SAFETY: opened above, closed once; this is a blocking thread, not a callback.
     unsafe { sys::rbd_close(raw) };
-    released
+    found
 }
 
 /// Breaks the lock of an open image, if its holder is dead. True if it did. Blocks.

@@ -1,13 +1,14 @@
 //! A pool: `rados_ioctx_t`, and what librbd does with names of images in it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::blocking;
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, check};
 use crate::image::Image;
-use crate::lock::{self, Target};
+use crate::lock::{self, Target, Use};
 use crate::options::{CloneOptions, CreateOptions, RawOptions};
 use crate::sys;
 use crate::text::{from_c, to_c};
@@ -25,6 +26,7 @@ struct PoolInner {
     raw: RawPool,
     name: String,
     id: i64,
+    trash_prepared: AtomicBool,
     cluster: Cluster,
 }
 
@@ -73,6 +75,7 @@ impl Pool {
                 raw: RawPool(raw),
                 name,
                 id,
+                trash_prepared: AtomicBool::new(false),
                 cluster,
             }),
         })
@@ -129,7 +132,9 @@ impl Pool {
     pub async fn create_image(&self, name: &str, options: &CreateOptions) -> Result<(), Error> {
         let image = to_c(name, "rbd_create4")?;
         let options = options.clone();
+        let owner = self.clone();
         self.call("rbd_create4", name, move |pool, label| {
+            owner.prepare_trash();
             let raw = RawOptions::for_create(&options)?;
             // SAFETY: a live io context, a C string and live options.
             let value = unsafe {
@@ -160,10 +165,26 @@ impl Pool {
     /// Renames an image. Errors: [`Kind::NotFound`], [`Kind::Exists`].
     pub async fn rename_image(&self, from: &str, to: &str) -> Result<(), Error> {
         let (old, new) = (to_c(from, "rbd_rename")?, to_c(to, "rbd_rename")?);
-        self.call_on_image("rbd_rename", from, Target::Name, move |pool, label| {
-            // SAFETY: a live io context and two C strings.
-            let value = unsafe { sys::rbd_rename(pool, old.as_ptr(), new.as_ptr()) };
-            check(value, "rbd_rename", label).map(|_| ())
+        let (pool, from) = (self.clone(), from.to_owned());
+        self.call("rbd_rename", &from.clone(), move |io, label| {
+            let rename = || {
+                // SAFETY: a live io context and two C strings.
+                let value = unsafe { sys::rbd_rename(io, old.as_ptr(), new.as_ptr()) };
+                check(value, "rbd_rename", label).map(|_| ())
+            };
+            // An image in use can be renamed, so a dead writer's lock is only looked for when it fails.
+            let error = match rename() {
+                Err(error)
+                    if matches!(error.kind(), Kind::Busy | Kind::Denied | Kind::ReadOnly) =>
+                {
+                    error
+                }
+                result => return result,
+            };
+            match lock::release_dead(&pool, &from, Target::Name) {
+                Ok(Use::Released) => rename(),
+                Ok(Use::Watched | Use::Unused) | Err(_) => Err(error),
+            }
         })
         .await
         .map_err(|error| error.with_detail(format!("to {to}")))
@@ -172,19 +193,41 @@ impl Pool {
     /// Removes an image and its data; takes time in proportion to its size.
     ///
     /// Errors: [`Kind::Busy`] while somebody has it open, or has died with it open less than some 30 seconds
-    /// ago; [`Kind::HasSnapshots`]; [`Kind::NotFound`].
+    /// ago; [`Kind::HasSnapshots`]; [`Kind::NotFound`]. An interrupted removal leaves an entry in the trash.
     pub async fn remove_image(&self, name: &str) -> Result<(), Error> {
         let image = to_c(name, "rbd_remove")?;
-        self.call_on_image("rbd_remove", name, Target::Name, move |pool, label| {
-            // SAFETY: a live io context and a C string.
-            check(
-                unsafe { sys::rbd_remove(pool, image.as_ptr()) },
-                "rbd_remove",
-                label,
-            )
-            .map(|_| ())
-        })
-        .await
+        let removed = self
+            .call_on_unused("rbd_remove", name, Target::Name, move |pool, label| {
+                // SAFETY: a live io context and a C string.
+                let value = unsafe { sys::rbd_remove(pool, image.as_ptr()) };
+                check(value, "rbd_remove", label).map(|_| ())
+            })
+            .await;
+        match removed {
+            // Removing begins with a note in the trash. If that cannot be made because the pool is full,
+            // librbd says that there is no such image.
+            Err(error) if error.kind() == Kind::NotFound && self.has_image(name).await => {
+                Err(Error::new("rbd_remove", self.label(name), libc::EDQUOT)
+                    .with_detail("no room for the trash"))
+            }
+            removed => removed,
+        }
+    }
+
+    /// Sees to it, once per handle, that the pool has its `rbd_trash` object: see `trash::prepare`. Blocks.
+    fn prepare_trash(&self) {
+        if self.inner.trash_prepared.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = trash::prepare(self) {
+            tracing::debug!(%error, "could not prepare the trash of the pool");
+        }
+    }
+
+    async fn has_image(&self, name: &str) -> bool {
+        self.object_exists(&format!("rbd_id.{name}"))
+            .await
+            .unwrap_or(false)
     }
 
     /// All images of the pool, without those in the trash, in no promised order.
@@ -268,9 +311,10 @@ impl Pool {
         blocking::run(call, &label.clone(), move || work(pool.raw(), &label)).await
     }
 
-    /// Like [`Pool::call`] for something that needs the exclusive lock of `image`, by name or id: tries again
-    /// once if it failed because a dead client holds the lock.
-    pub(crate) async fn call_on_image<F>(
+    /// Like [`Pool::call`] for something that takes the image (by name or id) away from whoever uses it:
+    /// Busy at once if somebody does, and a lock of somebody dead is broken before. Left to itself librbd
+    /// waits for the watch of a dead client to end, up to 30 seconds.
+    pub(crate) async fn call_on_unused<F>(
         &self,
         call: &'static str,
         image: &str,
@@ -278,19 +322,16 @@ impl Pool {
         work: F,
     ) -> Result<(), Error>
     where
-        F: Fn(sys::rados_ioctx_t, &str) -> Result<(), Error> + Send + 'static,
+        F: FnOnce(sys::rados_ioctx_t, &str) -> Result<(), Error> + Send + 'static,
     {
         let (pool, image) = (self.clone(), image.to_owned());
         self.call(call, &image.clone(), move |io, label| {
-            let error = match work(io, label) {
-                Err(error) if matches!(error.kind(), Kind::Busy | Kind::Denied) => error,
-                result => return result,
-            };
-            match lock::release_dead(&pool, &image, target) {
-                Ok(true) => work(io, label),
-                // The first failure says more than what went wrong in looking for its reason.
-                Ok(false) | Err(_) => Err(error),
+            // Whatever else is wrong with the image, the call itself says it better.
+            if let Ok(Use::Watched) = lock::release_dead(&pool, &image, target) {
+                return Err(Error::new(call, label, libc::EBUSY)
+                    .with_detail("the image still has watchers"));
             }
+            work(io, label)
         })
         .await
     }

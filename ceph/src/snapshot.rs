@@ -3,7 +3,7 @@
 use std::ptr::null_mut;
 
 use crate::error::{Error, Kind, check};
-use crate::image::Image;
+use crate::image::{Image, no_progress};
 use crate::sys;
 use crate::text::{from_c, to_c};
 
@@ -28,9 +28,10 @@ impl Image {
         self.call("rbd_snap_create2", move |raw, label| {
             // Nobody else has the image open, so there are no guests to quiesce.
             let flags = sys::RBD_SNAP_CREATE_SKIP_QUIESCE;
-            // SAFETY: a live image, a C string, no progress callback.
-            let value =
-                unsafe { sys::rbd_snap_create2(raw, snapshot.as_ptr(), flags, None, null_mut()) };
+            // SAFETY: a live image, a C string, a callback that takes no data.
+            let value = unsafe {
+                sys::rbd_snap_create2(raw, snapshot.as_ptr(), flags, Some(no_progress), null_mut())
+            };
             check(value, "rbd_snap_create2", label).map(|_| ())
         })
         .await

@@ -10,7 +10,7 @@
 //     --raw-line 'use libc::{iovec, time_t};' \
 //     --allowlist-var 'RBD_(SNAP_CREATE_SKIP_QUIESCE|IMAGE_OPTION_.*)' \
 //     --allowlist-function 'rados_(create2|shutdown|conf_read_file|conf_set|conf_get|connect|cluster_fsid|mon_command|buffer_free|getaddrs)' \
-//     --allowlist-function 'rados_(ioctx_create|ioctx_destroy|ioctx_get_id|ioctx_pool_stat|set_pool_full_try|stat|list_lockers|break_lock|blocklist_add|get_instance_id|wait_for_latest_osdmap)' \
+//     --allowlist-function 'rados_(ioctx_create|ioctx_destroy|ioctx_get_id|ioctx_pool_stat|set_pool_full_try|stat|list_lockers|break_lock|blocklist_add|create_write_op|write_op_create|write_op_operate|release_write_op|get_instance_id|wait_for_latest_osdmap)' \
 //     --allowlist-function 'rbd_(image_options_(create|destroy|set_string|set_uint64)|create4|clone3|remove|rename)' \
 //     --allowlist-function 'rbd_(list2|image_spec_list_cleanup|list_children3|linked_image_spec_list_cleanup)' \
 //     --allowlist-function 'rbd_(open|open_read_only|open_by_id|open_by_id_read_only|close|aio_close|resize2|stat|get_size)' \
@@ -45,6 +45,7 @@ pub struct rados_pool_stat_t {
     pub compressed_bytes: u64,
     pub compressed_bytes_alloc: u64,
 }
+pub type rados_write_op_t = *mut ::std::os::raw::c_void;
 pub type rbd_image_t = *mut ::std::os::raw::c_void;
 pub type rbd_image_options_t = *mut ::std::os::raw::c_void;
 pub type rbd_completion_t = *mut ::std::os::raw::c_void;
@@ -180,6 +181,20 @@ unsafe extern "C" {
         o: *const ::std::os::raw::c_char,
         psize: *mut u64,
         pmtime: *mut time_t,
+    ) -> ::std::os::raw::c_int;
+    pub fn rados_create_write_op() -> rados_write_op_t;
+    pub fn rados_release_write_op(write_op: rados_write_op_t);
+    pub fn rados_write_op_create(
+        write_op: rados_write_op_t,
+        exclusive: ::std::os::raw::c_int,
+        category: *const ::std::os::raw::c_char,
+    );
+    pub fn rados_write_op_operate(
+        write_op: rados_write_op_t,
+        io: rados_ioctx_t,
+        oid: *const ::std::os::raw::c_char,
+        mtime: *mut time_t,
+        flags: ::std::os::raw::c_int,
     ) -> ::std::os::raw::c_int;
     pub fn rados_list_lockers(
         io: rados_ioctx_t,

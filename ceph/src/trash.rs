@@ -34,9 +34,31 @@ pub enum TrashSource {
     Other,
 }
 
+/// Makes the object that lists the trash. Every removal begins with an entry in it, and a full pool refuses
+/// new objects but not that: so a pool that fills up before its first removal could never be emptied.
+pub(crate) fn prepare(pool: &Pool) -> Result<(), Error> {
+    // SAFETY: makes an empty operation, released below.
+    let operation = unsafe { sys::rados_create_write_op() };
+    // SAFETY: a live operation; 0 is "not exclusive", so an object that is there stays as it is.
+    unsafe { sys::rados_write_op_create(operation, 0, std::ptr::null()) };
+    // SAFETY: a live operation and io context, a C string, no time, no flags.
+    let value = unsafe {
+        sys::rados_write_op_operate(
+            operation,
+            pool.raw(),
+            c"rbd_trash".as_ptr(),
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    // SAFETY: the operation ended and is not used again.
+    unsafe { sys::rados_release_write_op(operation) };
+    check(value, "rados_write_op_operate", &pool.label("rbd_trash")).map(|_| ())
+}
+
 pub(crate) async fn put(pool: &Pool, name: &str, delay: Duration) -> Result<(), Error> {
     let image = to_c(name, "rbd_trash_move")?;
-    pool.call_on_image("rbd_trash_move", name, Target::Name, move |io, label| {
+    pool.call_on_unused("rbd_trash_move", name, Target::Name, move |io, label| {
         // SAFETY: a live io context and a C string.
         let value = unsafe { sys::rbd_trash_move(io, image.as_ptr(), delay.as_secs()) };
         check(value, "rbd_trash_move", label).map(|_| ())
@@ -59,7 +81,7 @@ pub(crate) async fn restore(pool: &Pool, id: &str, name: &str) -> Result<(), Err
 
 pub(crate) async fn remove(pool: &Pool, id: &str, force: bool) -> Result<(), Error> {
     let image = to_c(id, "rbd_trash_remove")?;
-    pool.call_on_image("rbd_trash_remove", id, Target::Id, move |io, label| {
+    pool.call_on_unused("rbd_trash_remove", id, Target::Id, move |io, label| {
         // SAFETY: a live io context and a C string.
         let value = unsafe { sys::rbd_trash_remove(io, image.as_ptr(), force) };
         check(value, "rbd_trash_remove", label).map(|_| ())

@@ -80,18 +80,24 @@ pub(super) async fn json(request: Request, idle: Duration) -> Result<Value, Prob
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|error| match error {
             BodyError::Broken(why) => Problem::bad_request(format!("The request body is incomplete: {why}.")),
-            stalled @ BodyError::Stalled(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, format!("The request body did not arrive: {stalled}.")),
+            stalled @ BodyError::Stalled(_) => {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, format!("The request body did not arrive: {stalled}."))
+            }
         })?;
         bytes.extend_from_slice(&frame);
         if bytes.len() > JSON_BODY_BYTES_MAX {
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The request body is larger than {JSON_BODY_BYTES_MAX} bytes.")));
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("The request body is larger than {JSON_BODY_BYTES_MAX} bytes."),
+            ));
         }
     }
     if bytes.is_empty() {
         return Err(Problem::bad_request("A JSON request body is required."));
     }
     // serde_json refuses nesting beyond 128 levels, and a key that is given twice keeps its last value.
-    serde_json::from_slice(&bytes).map_err(|error| Problem::bad_request(format!("Malformed JSON in request body: {error}.")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::bad_request(format!("Malformed JSON in request body: {error}.")))
 }
 
 /// Refuses a body on a request that takes none.

@@ -49,9 +49,11 @@ impl From<Error> for Problem {
             Error::Gone(text) => Self::new(StatusCode::GONE, text),
             Error::TooLarge(text) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, text),
             Error::Busy(text) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text),
-            Error::Unavailable(text) => {
-                Self::internal(StatusCode::SERVICE_UNAVAILABLE, "The service cannot do this at present: something it depends on does not answer. Try again later.", text)
-            }
+            Error::Unavailable(text) => Self::internal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The service cannot do this at present: something it depends on does not answer. Try again later.",
+                text,
+            ),
             Error::Internal(text) => Self::internal(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The server has either erred or is incapable of performing the requested operation.",
@@ -144,10 +146,15 @@ impl Form {
             Self::Text => ("text/plain; charset=UTF-8", format!("{code}\n\n{text}\n\n   ")),
             Self::Html => {
                 let text = escape(text);
-                let page = format!("<html>\n <head>\n  <title>{code}</title>\n </head>\n <body>\n  <h1>{code}</h1>\n  {text}<br /><br />\n\n\n\n </body>\n</html>");
+                let page = format!(
+                    "<html>\n <head>\n  <title>{code}</title>\n </head>\n <body>\n  <h1>{code}</h1>\n  {text}<br /><br />\n\n\n\n </body>\n</html>"
+                );
                 ("text/html; charset=UTF-8", page)
             }
-            Self::Json => ("application/json", json!({"message": format!("{text}<br /><br />\n\n\n"), "code": code, "title": title}).to_string()),
+            Self::Json => (
+                "application/json",
+                json!({"message": format!("{text}<br /><br />\n\n\n"), "code": code, "title": title}).to_string(),
+            ),
         }
     }
 }

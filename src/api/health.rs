@@ -16,9 +16,17 @@ pub(super) async fn healthcheck(State(state): State<AppState>, headers: HeaderMa
     let (status, reason) = healthcheck_state(&state).await;
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("text/plain");
     let (content_type, body) = if accept.contains("application/json") {
-        ("application/json", format!("{{\n    \"detailed\": false,\n    \"reasons\": [\n        \"{reason}\"\n    ]\n}}"))
+        (
+            "application/json",
+            format!("{{\n    \"detailed\": false,\n    \"reasons\": [\n        \"{reason}\"\n    ]\n}}"),
+        )
     } else if accept.contains("text/html") {
-        ("text/html; charset=UTF-8", format!("<HTML>\n<HEAD><TITLE>Healthcheck Status</TITLE></HEAD>\n<BODY>\n\n<H2>Result of 1 checks:</H2>\n<TABLE bgcolor=\"#ffffff\" border=\"1\">\n<TBODY>\n<TR>\n\n<TH>\nReason\n</TH>\n</TR>\n<TR>\n\n    <TD>{reason}</TD>\n\n</TR>\n</TBODY>\n</TABLE>\n<HR></HR>\n\n</BODY>\n</HTML>"))
+        (
+            "text/html; charset=UTF-8",
+            format!(
+                "<HTML>\n<HEAD><TITLE>Healthcheck Status</TITLE></HEAD>\n<BODY>\n\n<H2>Result of 1 checks:</H2>\n<TABLE bgcolor=\"#ffffff\" border=\"1\">\n<TBODY>\n<TR>\n\n<TH>\nReason\n</TH>\n</TR>\n<TR>\n\n    <TD>{reason}</TD>\n\n</TR>\n</TBODY>\n</TABLE>\n<HR></HR>\n\n</BODY>\n</HTML>"
+            ),
+        )
     } else {
         ("text/plain; charset=UTF-8", reason.to_owned())
     };
@@ -35,7 +43,9 @@ pub(super) async fn healthcheck_head(State(state): State<AppState>) -> StatusCod
 
 async fn healthcheck_state(state: &AppState) -> (StatusCode, &'static str) {
     match &state.settings.healthcheck_disable_path {
-        Some(path) if tokio::fs::try_exists(path).await.unwrap_or(false) => (StatusCode::SERVICE_UNAVAILABLE, "DISABLED BY FILE"),
+        Some(path) if tokio::fs::try_exists(path).await.unwrap_or(false) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "DISABLED BY FILE")
+        }
         Some(_) | None => (StatusCode::OK, "OK"),
     }
 }
@@ -51,7 +61,8 @@ pub(super) async fn readyz(State(state): State<AppState>, RawQuery(query): RawQu
     let health = state.services.health().await;
     let draining = state.draining.is_cancelled();
     let status = if health.is_good() && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let verbose = query.is_some_and(|query| query.split('&').any(|name| name == "verbose" || name.starts_with("verbose=")));
+    let verbose =
+        query.is_some_and(|query| query.split('&').any(|name| name == "verbose" || name.starts_with("verbose=")));
     if verbose {
         return (status, Json(verbose_body(&state, &health, draining))).into_response();
     }

@@ -34,7 +34,9 @@ pub(super) async fn refuse_while_draining(State(state): State<AppState>, request
     if !state.draining.is_cancelled() {
         return next.run(request).await;
     }
-    let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "This gateway is being stopped; try again, at another one.").into_response();
+    let mut response =
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "This gateway is being stopped; try again, at another one.")
+            .into_response();
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -57,7 +59,9 @@ pub(super) async fn check_headers(request: Request, next: Next) -> Result<Respon
     }
     // HEAD is no verb of the Image API, although the router would serve it like GET.
     if request.method() == Method::HEAD && request.uri().path().starts_with("/v2/") {
-        let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "The method HEAD is not allowed for this resource.").into_response();
+        let mut response =
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "The method HEAD is not allowed for this resource.")
+                .into_response();
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return Ok(response);
     }

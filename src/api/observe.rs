@@ -75,7 +75,11 @@ impl Drop for Line {
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let request_id = format!("req-{}", Uuid::new_v4());
     let span = tracing::info_span!("request", request_id);
-    let global_request_id = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(|id| id.chars().take(GLOBAL_ID_CHARS_MAX).collect());
+    let global_request_id = request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .map(|id| id.chars().take(GLOBAL_ID_CHARS_MAX).collect());
     let log = RequestLog(Arc::new(Line {
         span: span.clone(),
         start: Instant::now(),
@@ -117,7 +121,10 @@ impl HttpBody for Counted {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()

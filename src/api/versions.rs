@@ -12,7 +12,8 @@ use super::{AppState, error};
 
 /// Newest first.
 const VERSIONS: [&str; 19] = [
-    "v2.18", "v2.17", "v2.16", "v2.15", "v2.14", "v2.13", "v2.12", "v2.11", "v2.10", "v2.9", "v2.8", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0",
+    "v2.18", "v2.17", "v2.16", "v2.15", "v2.14", "v2.13", "v2.12", "v2.11", "v2.10", "v2.9", "v2.8", "v2.7", "v2.6",
+    "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0",
 ];
 /// Media type that selects a version for a path without one.
 const MEDIA_TYPE_PREFIX: &str = "application/vnd.openstack.images-";
@@ -23,7 +24,11 @@ pub(super) async fn list(State(state): State<AppState>, headers: HeaderMap) -> J
 }
 
 /// `/`, and every path that names no version we know: 300 with the list.
-pub(super) async fn choices(State(state): State<AppState>, OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
+pub(super) async fn choices(
+    State(state): State<AppState>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
     if uri.path().starts_with("/v2/") {
         return error::not_found().await.into_response();
     }
@@ -44,7 +49,10 @@ pub(super) fn base_url(state: &AppState, headers: &HeaderMap) -> String {
     match &state.settings.public_endpoint {
         Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
         None => {
-            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| host.parse::<http::uri::Authority>().is_ok());
+            let host = headers
+                .get(HOST)
+                .and_then(|host| host.to_str().ok())
+                .filter(|host| host.parse::<http::uri::Authority>().is_ok());
             format!("http://{}", host.unwrap_or("localhost"))
         }
     }

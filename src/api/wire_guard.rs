@@ -125,7 +125,11 @@ fn complete(answer: &[u8], suspicion: Option<Suspicion>) -> Option<Vec<u8>> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
         self.inspect(&buffer.filled()[before..]);
@@ -140,7 +144,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             self.replacement = complete(bytes, verdict).map(|answer| (answer, 0));
         }
         let this = &mut *self;
-        let Some((answer, sent)) = &mut this.replacement else { return Pin::new(&mut this.socket).poll_write(context, bytes) };
+        let Some((answer, sent)) = &mut this.replacement else {
+            return Pin::new(&mut this.socket).poll_write(context, bytes);
+        };
         while *sent < answer.len() {
             match ready!(Pin::new(&mut this.socket).poll_write(context, &answer[*sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -159,7 +165,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         Pin::new(&mut self.socket).poll_shutdown(context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         // Answers that hyper makes by itself are a single slice.
         match slices {
             [only] => self.poll_write(context, only),
@@ -189,7 +199,10 @@ mod tests {
 
     #[test]
     fn bare_answers_get_a_sentence_and_an_id() {
-        let answer = String::from_utf8(complete(b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n", None).unwrap()).unwrap();
+        let answer = String::from_utf8(
+            complete(b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n", None).unwrap(),
+        )
+        .unwrap();
         assert!(answer.contains("x-openstack-request-id: req-") && answer.contains("head is too large"));
         assert!(complete(b"HTTP/1.1 400 Bad Request\r\nx-openstack-request-id: req-1\r\n\r\n", None).is_none());
         assert!(complete(b"HTTP/1.1 200 OK\r\n\r\n", None).is_none());

@@ -111,16 +111,20 @@ impl Config {
     /// The client configuration, password included.
     pub(super) fn postgres(&self) -> Result<tokio_postgres::Config, Error> {
         // The parser's own message does not repeat the text, which may hold a password.
-        let mut config: tokio_postgres::Config =
-            self.url.parse().map_err(|e: tokio_postgres::Error| Error::Config(format!("catalog.url cannot be read: {e}; it looks like postgres://user@host:5432/database")))?;
+        let mut config: tokio_postgres::Config = self.url.parse().map_err(|e: tokio_postgres::Error| {
+            Error::Config(format!("catalog.url cannot be read: {e}; it looks like postgres://user@host:5432/database"))
+        })?;
         if config.get_hosts().is_empty() || config.get_dbname().is_none() || config.get_user().is_none() {
-            return Err(Error::Config("catalog.url needs a user, a host and a database: postgres://user@host:5432/database".into()));
+            return Err(Error::Config(
+                "catalog.url needs a user, a host and a database: postgres://user@host:5432/database".into(),
+            ));
         }
         if let Some(password) = &self.password {
             config.password(password);
         }
         if let Some(path) = &self.password_file {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::Config(format!("catalog.password_file {} cannot be read: {e}", path.display())))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Error::Config(format!("catalog.password_file {} cannot be read: {e}", path.display())))?;
             config.password(text.trim_end_matches(['\r', '\n']));
         }
         let timeout_ms = self.statement_timeout_s.saturating_mul(1000);
@@ -129,7 +133,9 @@ impl Config {
             .connect_timeout(Duration::from_secs(self.connect_timeout_s))
             .tcp_user_timeout(Duration::from_secs(self.statement_timeout_s))
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            .options(format!("-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms} -c timezone=UTC"))
+            .options(format!(
+                "-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms} -c timezone=UTC"
+            ))
             .ssl_mode(match self.tls {
                 Tls::Disable => SslMode::Disable,
                 Tls::Require | Tls::VerifyFull => SslMode::Require,
@@ -157,7 +163,9 @@ impl Config {
         let mut roots = RootCertStore::empty();
         match &self.tls_ca_file {
             Some(path) => {
-                let unusable = |e: &dyn std::fmt::Display| Error::Config(format!("catalog.tls_ca_file {} cannot be used: {e}", path.display()));
+                let unusable = |e: &dyn std::fmt::Display| {
+                    Error::Config(format!("catalog.tls_ca_file {} cannot be used: {e}", path.display()))
+                };
                 for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))? {
                     roots.add(certificate.map_err(|e| unusable(&e))?).map_err(|e| unusable(&e))?;
                 }
@@ -168,7 +176,9 @@ impl Config {
             None => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
                 if roots.is_empty() {
-                    return Err(Error::Config("catalog.tls = \"verify-full\" finds no system certificates: set catalog.tls_ca_file".into()));
+                    return Err(Error::Config(
+                        "catalog.tls = \"verify-full\" finds no system certificates: set catalog.tls_ca_file".into(),
+                    ));
                 }
             }
         }
@@ -192,12 +202,32 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

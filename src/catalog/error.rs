@@ -49,8 +49,15 @@ impl Error {
                 Self::Exists(constraint.to_owned())
             }
             Some(code)
-                if [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW, SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::TOO_MANY_CONNECTIONS, SqlState::QUERY_CANCELED]
-                    .contains(code) =>
+                if [
+                    SqlState::ADMIN_SHUTDOWN,
+                    SqlState::CRASH_SHUTDOWN,
+                    SqlState::CANNOT_CONNECT_NOW,
+                    SqlState::READ_ONLY_SQL_TRANSACTION,
+                    SqlState::TOO_MANY_CONNECTIONS,
+                    SqlState::QUERY_CANCELED,
+                ]
+                .contains(code) =>
             {
                 Self::Unavailable(format!("{name}: {source}"))
             }
@@ -64,7 +71,12 @@ impl Error {
     pub(super) fn is_connection_loss(&self) -> bool {
         match self {
             Self::Unavailable(_) => true,
-            Self::Exists(_) | Self::Conflict(_) | Self::Inconsistent { .. } | Self::Query { .. } | Self::Schema(_) | Self::Config(_) => false,
+            Self::Exists(_)
+            | Self::Conflict(_)
+            | Self::Inconsistent { .. }
+            | Self::Query { .. }
+            | Self::Schema(_)
+            | Self::Config(_) => false,
         }
     }
 }
@@ -76,9 +88,13 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 impl From<PoolError> for Error {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Timeout(_) => Self::Unavailable("no connection became free in time (catalog.acquire_timeout_s, catalog.pool_size)".into()),
+            PoolError::Timeout(_) => Self::Unavailable(
+                "no connection became free in time (catalog.acquire_timeout_s, catalog.pool_size)".into(),
+            ),
             PoolError::Backend(source) => Self::Unavailable(describe(&source)),
-            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => Self::Unavailable(error.to_string()),
+            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                Self::Unavailable(error.to_string())
+            }
         }
     }
 }

@@ -30,16 +30,21 @@ impl TryFrom<&Row> for Image {
         let id = ImageId::from(row.get::<_, Uuid>("id"));
         let inconsistent = |what: String| Error::Inconsistent { table: "images", row: id.to_string(), what };
         let status_name: String = row.get("status");
-        let status = Status::parse(&status_name).ok_or_else(|| inconsistent(format!("unknown status {status_name}")))?;
+        let status =
+            Status::parse(&status_name).ok_or_else(|| inconsistent(format!("unknown status {status_name}")))?;
         let visibility_name: String = row.get("visibility");
-        let visibility = Visibility::parse(&visibility_name).ok_or_else(|| inconsistent(format!("unknown visibility {visibility_name}")))?;
+        let visibility = Visibility::parse(&visibility_name)
+            .ok_or_else(|| inconsistent(format!("unknown visibility {visibility_name}")))?;
         let properties = match row.get::<_, Option<Value>>("properties") {
             None => BTreeMap::new(),
             Some(value) => serde_json::from_value(value).map_err(|e| inconsistent(e.to_string()))?,
         };
         let stores: Vec<String> = row.get("location_stores");
         let urls: Vec<String> = row.get("location_urls");
-        let bytes = |column| row.get::<_, Option<i64>>(column).map(|n| u64::try_from(n).map_err(|_| inconsistent(format!("{column} is negative"))));
+        let bytes = |column| {
+            row.get::<_, Option<i64>>(column)
+                .map(|n| u64::try_from(n).map_err(|_| inconsistent(format!("{column} is negative"))))
+        };
         let content = match bytes("size_bytes").transpose()? {
             None => None,
             Some(size_bytes) => Some(Content {
@@ -88,11 +93,15 @@ impl Catalog {
     pub async fn image(&self, id: ImageId, scope: &Scope) -> Result<Option<Image>, Error> {
         let rows = match scope {
             Scope::Everything(_) => {
-                let sql = format!("-- image_by_id\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */ AND i.status <> 'deleted'");
+                let sql = format!(
+                    "-- image_by_id\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */ AND i.status <> 'deleted'"
+                );
                 self.rows("image_by_id", &sql, &[&id.uuid()]).await?
             }
             Scope::Project(project) => {
-                let sql = format!("-- image_visible\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */ AND i.status <> 'deleted' AND {VISIBLE}");
+                let sql = format!(
+                    "-- image_visible\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */ AND i.status <> 'deleted' AND {VISIBLE}"
+                );
                 self.rows("image_visible", &sql, &[&id.uuid(), project]).await?
             }
         };
@@ -104,7 +113,9 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn status(&self, id: ImageId) -> Result<Option<Status>, Error> {
-        let rows = self.rows("image_status", "-- image_status\nSELECT status FROM images WHERE id = $1 /* id */", &[&id.uuid()]).await?;
+        let rows = self
+            .rows("image_status", "-- image_status\nSELECT status FROM images WHERE id = $1 /* id */", &[&id.uuid()])
+            .await?;
         Ok(rows.first().and_then(|row| Status::parse(row.get(0))))
     }
 }
@@ -165,7 +176,8 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Inconsistent`].
     pub async fn lock_image(&self, id: ImageId) -> Result<Option<Image>, Error> {
-        let sql = format!("-- image_lock\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */ FOR NO KEY UPDATE OF i");
+        let sql =
+            format!("-- image_lock\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */ FOR NO KEY UPDATE OF i");
         let rows = self.rows(&sql, &[&id.uuid()]).await?;
         rows.first().map(Image::try_from).transpose()
     }
@@ -174,7 +186,13 @@ impl Tx {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn update_attributes(&self, id: ImageId, old: &Attributes, next: &Attributes, now: OffsetDateTime) -> Result<(), Error> {
+    pub async fn update_attributes(
+        &self,
+        id: ImageId,
+        old: &Attributes,
+        next: &Attributes,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
         let sql = "-- image_update\n\
             UPDATE images SET name = $2 /* name */, visibility = $3 /* visibility */, owner = $4 /* owner */, protected = $5 /* protected */, hidden = $6 /* hidden */,\n\
               container_format = $7 /* container_format */, disk_format = $8 /* disk_format */, min_disk_gib = $9 /* min_disk_gib */, min_ram_mib = $10 /* min_ram_mib */,\n\
@@ -202,7 +220,12 @@ impl Tx {
             let sql = "-- image_properties_delete\nDELETE FROM image_properties WHERE image_id = $1 /* image_id */ AND name = ANY($2 /* name */)";
             self.execute(sql, &[&id.uuid(), &gone]).await?;
         }
-        let changed = next.properties.iter().filter(|(name, value)| old.properties.get(*name) != Some(value)).map(|(n, v)| (n.clone(), v.clone())).collect();
+        let changed = next
+            .properties
+            .iter()
+            .filter(|(name, value)| old.properties.get(*name) != Some(value))
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
         self.insert_properties(id, &changed).await?;
         let untagged: Vec<&String> = old.tags.difference(&next.tags).collect();
         if !untagged.is_empty() {
@@ -228,13 +251,21 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Inconsistent`] for a size beyond what Postgres can hold.
     pub async fn set_content(&self, id: ImageId, content: &Content, location: &Location) -> Result<(), Error> {
-        let size = i64::try_from(content.size_bytes).map_err(|_| Error::Inconsistent { table: "images", row: id.to_string(), what: "size exceeds 2^63".into() })?;
+        let size = i64::try_from(content.size_bytes).map_err(|_| Error::Inconsistent {
+            table: "images",
+            row: id.to_string(),
+            what: "size exceeds 2^63".into(),
+        })?;
         let virtual_size = content.virtual_size_bytes.and_then(|n| i64::try_from(n).ok());
         let sql = "-- image_content\n\
             UPDATE images SET size_bytes = $2 /* size_bytes */, virtual_size_bytes = $3 /* virtual_size_bytes */, checksum = $4 /* checksum */,\n\
               os_hash_algo = $5 /* os_hash_algo */, os_hash_value = $6 /* os_hash_value */\n\
             WHERE id = $1 /* id */";
-        self.execute(sql, &[&id.uuid(), &size, &virtual_size, &content.checksum, &content.os_hash_algo, &content.os_hash_value]).await?;
+        self.execute(
+            sql,
+            &[&id.uuid(), &size, &virtual_size, &content.checksum, &content.os_hash_algo, &content.os_hash_value],
+        )
+        .await?;
         let sql = "-- image_location_insert\nINSERT INTO image_locations (image_id, store, url) VALUES ($1 /* image_id */, $2 /* store */, $3 /* url */)";
         self.execute(sql, &[&id.uuid(), &location.store, &location.url]).await.map(drop)
     }

@@ -15,7 +15,10 @@ use super::images::COLUMNS;
 use super::{Catalog, Error, Param};
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Visibility};
-use crate::domain::query::{Comparison, Direction, Filter, ImageQuery, MemberStatus, NumberField, Scope, SortKey, TextField, TimeField, VisibilityFilter};
+use crate::domain::query::{
+    Comparison, Direction, Filter, ImageQuery, MemberStatus, NumberField, Scope, SortKey, TextField, TimeField,
+    VisibilityFilter,
+};
 
 /// Statements with at most this many filters are kept prepared. More would let a client fill the
 /// memory of every connection with statements that nobody asks for again.
@@ -54,7 +57,13 @@ impl Catalog {
         let hidden = params.bind(query.hidden, "hidden");
         let keys = query.sort.iter().map(|(key, _)| expression(*key)).collect::<Vec<_>>();
         let columns = keys.iter().enumerate().map(|(n, key)| format!("{key} AS k{n}")).collect::<Vec<_>>().join(", ");
-        let outer = query.sort.iter().enumerate().map(|(n, (_, direction))| format!("k{n} {}", word(*direction))).collect::<Vec<_>>().join(", ");
+        let outer = query
+            .sort
+            .iter()
+            .enumerate()
+            .map(|(n, (_, direction))| format!("k{n} {}", word(*direction)))
+            .collect::<Vec<_>>()
+            .join(", ");
         let union = arms
             .iter()
             .map(|arm| {
@@ -128,7 +137,9 @@ fn everything(visibility: VisibilityFilter, project: Option<&str>, params: &mut 
         VisibilityFilter::Only(only) => format!("i.visibility = '{}'", only.as_str()),
         VisibilityFilter::Usual => match project {
             None => "i.visibility <> 'community'".into(),
-            Some(project) => format!("(i.visibility <> 'community' OR i.owner = {})", params.bind(project.to_owned(), "owner")),
+            Some(project) => {
+                format!("(i.visibility <> 'community' OR i.owner = {})", params.bind(project.to_owned(), "owner"))
+            }
         },
     }
 }
@@ -137,9 +148,15 @@ fn filters(query: &ImageQuery, params: &mut Params) -> String {
     let mut sql = String::new();
     for filter in &query.filters {
         let condition = match filter {
-            Filter::Ids(ids) => format!("i.id = ANY({})", params.bind(ids.iter().map(|id| id.uuid()).collect::<Vec<Uuid>>(), "id")),
-            Filter::Text(field, values) => format!("{} = ANY({})", text_column(*field), params.bind(values.clone(), "text")),
-            Filter::Number(field, comparison, number) => format!("{} {} {}", number_column(*field), operator(*comparison), params.bind(*number, "number")),
+            Filter::Ids(ids) => {
+                format!("i.id = ANY({})", params.bind(ids.iter().map(|id| id.uuid()).collect::<Vec<Uuid>>(), "id"))
+            }
+            Filter::Text(field, values) => {
+                format!("{} = ANY({})", text_column(*field), params.bind(values.clone(), "text"))
+            }
+            Filter::Number(field, comparison, number) => {
+                format!("{} {} {}", number_column(*field), operator(*comparison), params.bind(*number, "number"))
+            }
             Filter::Time(field, comparison, moment) => {
                 let column = match field {
                     TimeField::CreatedAt => "i.created_at",
@@ -149,10 +166,15 @@ fn filters(query: &ImageQuery, params: &mut Params) -> String {
                 format!("date_trunc('second', {column}) {} {}", operator(*comparison), params.bind(*moment, "moment"))
             }
             Filter::Protected(flag) => format!("i.protected = {}", params.bind(*flag, "protected")),
-            Filter::Tag(tag) => format!("EXISTS (SELECT FROM image_tags t WHERE t.image_id = i.id AND t.value = {})", params.bind(tag.clone(), "tag")),
+            Filter::Tag(tag) => format!(
+                "EXISTS (SELECT FROM image_tags t WHERE t.image_id = i.id AND t.value = {})",
+                params.bind(tag.clone(), "tag")
+            ),
             Filter::Property(name, value) => {
                 let (name, value) = (params.bind(name.clone(), "name"), params.bind(value.clone(), "value"));
-                format!("EXISTS (SELECT FROM image_properties p WHERE p.image_id = i.id AND p.name = {name} AND p.value = {value})")
+                format!(
+                    "EXISTS (SELECT FROM image_properties p WHERE p.image_id = i.id AND p.name = {name} AND p.value = {value})"
+                )
             }
         };
         sql.push_str(" AND ");
@@ -167,7 +189,9 @@ fn after(marker: &Row, sort: &[(SortKey, Direction)], params: &mut Params) -> St
         .iter()
         .enumerate()
         .map(|(n, (key, _))| match key {
-            SortKey::Name | SortKey::Status | SortKey::ContainerFormat | SortKey::DiskFormat => params.bind(marker.get::<_, String>(n), "marker"),
+            SortKey::Name | SortKey::Status | SortKey::ContainerFormat | SortKey::DiskFormat => {
+                params.bind(marker.get::<_, String>(n), "marker")
+            }
             SortKey::Size => params.bind(marker.get::<_, i64>(n), "marker"),
             SortKey::Id => params.bind(marker.get::<_, Uuid>(n), "marker"),
             SortKey::CreatedAt | SortKey::UpdatedAt => params.bind(marker.get::<_, time::OffsetDateTime>(n), "marker"),
@@ -198,7 +222,10 @@ fn after(marker: &Row, sort: &[(SortKey, Direction)], params: &mut Params) -> St
 }
 
 fn order(sort: &[(SortKey, Direction)]) -> String {
-    sort.iter().map(|(key, direction)| format!("{} {}", expression(*key), word(*direction))).collect::<Vec<_>>().join(", ")
+    sort.iter()
+        .map(|(key, direction)| format!("{} {}", expression(*key), word(*direction)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn word(direction: Direction) -> &'static str {

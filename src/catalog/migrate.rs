@@ -39,11 +39,14 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn schema_state(&self) -> Result<SchemaState, Error> {
-        let known = self.rows("schema_known", "-- schema_known\nSELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
+        let known =
+            self.rows("schema_known", "-- schema_known\nSELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
         if !known.first().is_some_and(|row| row.get(0)) {
             return Ok(SchemaState::Older(0));
         }
-        let rows = self.rows("schema_version", "-- schema_version\nSELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
+        let rows = self
+            .rows("schema_version", "-- schema_version\nSELECT coalesce(max(version), 0) FROM schema_version", &[])
+            .await?;
         Ok(SchemaState::of(rows.first().map_or(0, |row| row.get(0))))
     }
 
@@ -57,7 +60,8 @@ impl Catalog {
             let tx = self.begin("schema_upgrade").await?;
             tx.execute("-- schema_lock\nSELECT pg_advisory_xact_lock($1 /* key */)", &[&LOCK_KEY]).await?;
             tx.batch("CREATE TABLE IF NOT EXISTS schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())").await?;
-            let rows = tx.rows("-- schema_version_locked\nSELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
+            let rows =
+                tx.rows("-- schema_version_locked\nSELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
             let version: i32 = rows.first().map_or(0, |row| row.get(0));
             if let SchemaState::Newer(found) = SchemaState::of(version) {
                 return Err(Error::Schema(format!(
@@ -69,7 +73,8 @@ impl Catalog {
                 return Ok(applied);
             };
             tx.batch(sql).await?;
-            tx.execute("-- schema_applied\nINSERT INTO schema_version (version) VALUES ($1 /* version */)", &[next]).await?;
+            tx.execute("-- schema_applied\nINSERT INTO schema_version (version) VALUES ($1 /* version */)", &[next])
+                .await?;
             tx.commit().await?;
             applied.push(*next);
         }

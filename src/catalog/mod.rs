@@ -109,7 +109,13 @@ impl Catalog {
         }
     }
 
-    async fn read_once(&self, name: &'static str, sql: &str, params: &[Param<'_>], cached: bool) -> Result<Vec<Row>, Error> {
+    async fn read_once(
+        &self,
+        name: &'static str,
+        sql: &str,
+        params: &[Param<'_>],
+        cached: bool,
+    ) -> Result<Vec<Row>, Error> {
         let client = self.client().await?;
         let work = async {
             if cached {
@@ -124,7 +130,10 @@ impl Catalog {
             Err(_) => {
                 // The answer may still come: nobody else must get this connection.
                 drop(Object::take(client));
-                Err(Error::Unavailable(format!("{name}: no answer from Postgres within {} s", self.query_timeout.as_secs())))
+                Err(Error::Unavailable(format!(
+                    "{name}: no answer from Postgres within {} s",
+                    self.query_timeout.as_secs()
+                )))
             }
         }
     }

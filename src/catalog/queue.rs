@@ -87,7 +87,11 @@ fn job(row: &Row) -> Result<Job, Error> {
     let kind = [JobKind::Upload, JobKind::Delete, JobKind::Describe]
         .into_iter()
         .find(|kind| kind.as_str() == name)
-        .ok_or_else(|| Error::Inconsistent { table: "jobs", row: id.to_string(), what: format!("unknown kind {name}") })?;
+        .ok_or_else(|| Error::Inconsistent {
+            table: "jobs",
+            row: id.to_string(),
+            what: format!("unknown kind {name}"),
+        })?;
     Ok(Job {
         lease: Lease { job: id, token: row.get("lease_token") },
         kind,
@@ -107,7 +111,19 @@ impl Tx {
         let sql = "-- job_insert\n\
             INSERT INTO jobs (id, kind, image_id, state, payload, lease_owner, lease_expires_at)\n\
             VALUES ($1 /* id */, $2 /* kind */, $3 /* image_id */, $4 /* state */, $5 /* payload */, $6 /* lease_owner */, now() + make_interval(secs => $7 /* lease_s */))";
-        self.execute(sql, &[&job.id, &job.kind.as_str(), &job.image.uuid(), &job.state, job.payload, &job.owner, &job.lease.as_secs_f64()]).await?;
+        self.execute(
+            sql,
+            &[
+                &job.id,
+                &job.kind.as_str(),
+                &job.image.uuid(),
+                &job.state,
+                job.payload,
+                &job.owner,
+                &job.lease.as_secs_f64(),
+            ],
+        )
+        .await?;
         Ok(Lease { job: job.id, token: 1 })
     }
 
@@ -127,12 +143,23 @@ impl Tx {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn abort_upload(&self, id: ImageId, lease: Lease, transition: &Transition, live: &[&str]) -> Result<(), Error> {
+    pub async fn abort_upload(
+        &self,
+        id: ImageId,
+        lease: Lease,
+        transition: &Transition,
+        live: &[&str],
+    ) -> Result<(), Error> {
         let sql = "-- upload_abort\n\
             UPDATE images SET status = $2 /* status */, updated_at = now(), version = version + 1\n\
             WHERE id = $1 /* id */ AND status = ANY($3 /* from */)\n\
               AND EXISTS (SELECT FROM jobs WHERE id = $4 /* id */ AND lease_token = $5 /* lease_token */ AND state = ANY($6 /* state */))";
-        self.execute(sql, &[&id.uuid(), &transition.to.as_str(), &transition.from_names(), &lease.job, &lease.token, &live]).await.map(drop)
+        self.execute(
+            sql,
+            &[&id.uuid(), &transition.to.as_str(), &transition.from_names(), &lease.job, &lease.token, &live],
+        )
+        .await
+        .map(drop)
     }
 
     /// Moves a job to another state. `false`: the lease is lost.

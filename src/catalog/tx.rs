@@ -75,7 +75,11 @@ impl Tx {
     async fn bounded<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Error> {
         match tokio::time::timeout(self.timeout, work).await {
             Ok(result) => result.map_err(|e| Error::query(self.name, e)),
-            Err(_) => Err(Error::Unavailable(format!("{}: no answer from Postgres within {} s", self.name, self.timeout.as_secs()))),
+            Err(_) => Err(Error::Unavailable(format!(
+                "{}: no answer from Postgres within {} s",
+                self.name,
+                self.timeout.as_secs()
+            ))),
         }
     }
 }

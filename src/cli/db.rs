@@ -43,7 +43,9 @@ pub(super) fn check(config: &Config) -> ExitCode {
             ExitCode::from(EXIT_OLDER)
         }
         Ok(SchemaState::Newer(found)) => {
-            println!("the schema is at version {found}, this program knows versions up to {SCHEMA_VERSION}: run a newer rockpool");
+            println!(
+                "the schema is at version {found}, this program knows versions up to {SCHEMA_VERSION}: run a newer rockpool"
+            );
             ExitCode::from(EXIT_NEWER)
         }
         Err(error) => {

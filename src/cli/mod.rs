@@ -83,6 +83,7 @@ fn with_config(file: &File, command: impl FnOnce(Config) -> ExitCode) -> ExitCod
 
 /// A runtime for a command that does one thing.
 fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;
     runtime.block_on(work)
 }

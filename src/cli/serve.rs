@@ -48,7 +48,8 @@ fn fail(problem: &str) -> ExitCode {
 
 fn start_log(log: &Log) {
     // Postgres' notices are for people at a prompt; whoever wants them can still name the target.
-    let filter = EnvFilter::try_new(format!("tokio_postgres=warn,{}", log.level)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_new(format!("tokio_postgres=warn,{}", log.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -70,7 +71,10 @@ async fn run(config: Config) -> Result<ExitCode, String> {
     let serving = tokio::spawn(api::serve(listener, state, stop_serving.clone()));
 
     signals.next().await;
-    tracing::info!(transfers = services.transfers().running(), "stopping: new requests are refused, running ones are finished");
+    tracing::info!(
+        transfers = services.transfers().running(),
+        "stopping: new requests are refused, running ones are finished"
+    );
     let limit = Duration::from_secs(config.server.drain_timeout_s);
     draining.cancel();
     stop_working.cancel();
@@ -121,12 +125,23 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     }
     // 3. The address.
     let listen = config.server.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|e| format!("server.listen {listen} cannot be used: {e}"))?;
+    let listener =
+        TcpListener::bind(listen).await.map_err(|e| format!("server.listen {listen} cannot be used: {e}"))?;
     // 4. Everything together.
     let gateway = gateway_name();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, gateway, stores = ?config.stores.keys().collect::<Vec<_>>(), "serving");
-    let services = Services::new(catalog, Stores::new(stores, config.default_store.clone()), config.service(gateway), config.server.transfers_max);
-    let state = AppState { services, identity: Arc::new(config.identity.clone()), settings: Arc::new(config.api()), draining: CancellationToken::new() };
+    let services = Services::new(
+        catalog,
+        Stores::new(stores, config.default_store.clone()),
+        config.service(gateway),
+        config.server.transfers_max,
+    );
+    let state = AppState {
+        services,
+        identity: Arc::new(config.identity.clone()),
+        settings: Arc::new(config.api()),
+        draining: CancellationToken::new(),
+    };
     Ok(Gateway { listener, state, stop_serving: CancellationToken::new(), stop_working: CancellationToken::new() })
 }
 

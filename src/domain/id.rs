@@ -53,7 +53,13 @@ mod tests {
         let text = "6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b";
         assert_eq!(ImageId::parse(text).unwrap().to_string(), text);
         assert_eq!(ImageId::parse(&text.to_uppercase()).unwrap().to_string(), text);
-        for bad in ["", "abc", "6d0b3d2e07d44a4f9d0e3f4f0f6f1a2b", "{6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a}", "../../../../../../../etc/passwd-aaaaa"] {
+        for bad in [
+            "",
+            "abc",
+            "6d0b3d2e07d44a4f9d0e3f4f0f6f1a2b",
+            "{6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a}",
+            "../../../../../../../etc/passwd-aaaaa",
+        ] {
             assert_eq!(ImageId::parse(bad), None, "{bad}");
         }
     }

@@ -107,7 +107,15 @@ pub struct Image {
 #[must_use]
 pub fn timestamp(moment: OffsetDateTime) -> String {
     let m = moment.to_offset(UtcOffset::UTC);
-    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", m.year(), u8::from(m.month()), m.day(), m.hour(), m.minute(), m.second())
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        m.year(),
+        u8::from(m.month()),
+        m.day(),
+        m.hour(),
+        m.minute(),
+        m.second()
+    )
 }
 
 /// Names of formats that this deployment accepts.
@@ -160,9 +168,8 @@ pub enum Field {
 #[must_use]
 pub fn classify(name: &str) -> Field {
     match name {
-        "name" | "visibility" | "owner" | "protected" | "os_hidden" | "container_format" | "disk_format" | "min_disk" | "min_ram" | "tags" => {
-            Field::Attribute
-        }
+        "name" | "visibility" | "owner" | "protected" | "os_hidden" | "container_format" | "disk_format"
+        | "min_disk" | "min_ram" | "tags" => Field::Attribute,
         _ if READ_ONLY.contains(&name) => Field::ReadOnly,
         _ if RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX) => Field::Reserved,
         _ => Field::Property,
@@ -209,7 +216,8 @@ impl Attributes {
             "owner" => self.owner = text_or_null(key, value)?,
             "visibility" => {
                 let names = Visibility::ALL.map(Visibility::as_str);
-                self.visibility = value.as_str().and_then(Visibility::parse).ok_or_else(|| one_of(key, value, &names, false))?;
+                self.visibility =
+                    value.as_str().and_then(Visibility::parse).ok_or_else(|| one_of(key, value, &names, false))?;
             }
             "protected" => self.protected = boolean(key, value)?,
             "os_hidden" => self.hidden = boolean(key, value)?,
@@ -252,7 +260,9 @@ impl Attributes {
 /// Checks a property's name.
 pub fn check_property_name(key: &str) -> Result<(), Refusal> {
     if key.chars().count() > TEXT_CHARS_MAX {
-        return Err(Refusal::Invalid(format!("Custom property should not be greater than {TEXT_CHARS_MAX} characters.")));
+        return Err(Refusal::Invalid(format!(
+            "Custom property should not be greater than {TEXT_CHARS_MAX} characters."
+        )));
     }
     check_text("property name", key, false)
 }
@@ -267,7 +277,10 @@ pub fn check_text(field: &str, text: &str, line_breaks: bool) -> Result<(), Refu
     for character in text.chars() {
         let permitted_break = line_breaks && matches!(character, '\n' | '\r' | '\t');
         if character.is_control() && !permitted_break {
-            return Err(Refusal::Invalid(format!("{field} must not contain the control character U+{:04X}; remove it.", u32::from(character))));
+            return Err(Refusal::Invalid(format!(
+                "{field} must not contain the control character U+{:04X}; remove it.",
+                u32::from(character)
+            )));
         }
         if u32::from(character) > 0xFFFF {
             return Err(Refusal::Invalid(format!("{field} can't contain 4 byte unicode characters.")));
@@ -298,7 +311,9 @@ fn text_or_null(key: &str, value: &Value) -> Result<Option<String>, Refusal> {
             check_text(key, text, false)?;
             Ok(Some(text.clone()))
         }
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Err(expected(key, value, "a string or null")),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err(expected(key, value, "a string or null"))
+        }
     }
 }
 
@@ -333,9 +348,12 @@ fn non_negative(key: &str, value: &Value) -> Result<i32, Refusal> {
     }
     let number = value.as_i64().unwrap_or(i64::MAX);
     if number < 0 {
-        return Err(Refusal::Invalid(format!("Invalid value '{number}' for parameter '{key}': Cannot be a negative value")));
+        return Err(Refusal::Invalid(format!(
+            "Invalid value '{number}' for parameter '{key}': Cannot be a negative value"
+        )));
     }
-    i32::try_from(number).map_err(|_| Refusal::Invalid(format!("'{key}' value out of range, must not exceed {}.", i32::MAX)))
+    i32::try_from(number)
+        .map_err(|_| Refusal::Invalid(format!("'{key}' value out of range, must not exceed {}.", i32::MAX)))
 }
 
 fn tags(value: &Value) -> Result<BTreeSet<String>, Refusal> {
@@ -355,12 +373,17 @@ fn property_value(key: &str, value: &Value) -> Result<String, Refusal> {
         return match value {
             Value::Null => Ok(String::new()),
             Value::String(text) if ImageId::parse(text).is_some() => Ok(text.clone()),
-            Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Err(expected(key, value, "a UUID or null")),
+            Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                Err(expected(key, value, "a UUID or null"))
+            }
         };
     }
     let text = value.as_str().ok_or_else(|| expected(key, value, "a string"))?;
     if text.len() > PROPERTY_VALUE_BYTES_MAX {
-        return Err(Refusal::Invalid(format!("The value of property '{key}' is too long: {} bytes, at most {PROPERTY_VALUE_BYTES_MAX} are allowed.", text.len())));
+        return Err(Refusal::Invalid(format!(
+            "The value of property '{key}' is too long: {} bytes, at most {PROPERTY_VALUE_BYTES_MAX} are allowed.",
+            text.len()
+        )));
     }
     check_text(&format!("The value of property '{key}'"), text, true)?;
     Ok(text.to_owned())
@@ -427,7 +450,19 @@ mod tests {
 
     #[test]
     fn what_the_service_owns_cannot_be_set() {
-        for key in ["status", "checksum", "size", "id", "os_hash_value", "stores", "os_glance_x", "os_glanceish", "location", "locations", "deleted"] {
+        for key in [
+            "status",
+            "checksum",
+            "size",
+            "id",
+            "os_hash_value",
+            "stores",
+            "os_glance_x",
+            "os_glanceish",
+            "location",
+            "locations",
+            "deleted",
+        ] {
             assert!(matches!(refused(key, &json!("x")), Refusal::Forbidden(_)), "{key}");
         }
     }

@@ -56,14 +56,20 @@ impl Patch {
     /// [`Refusal::Invalid`] for anything that is not a list of add, replace and remove operations on
     /// members of the image; the text names the operation.
     pub fn parse(document: &Value, dialect: Dialect) -> Result<Self, Refusal> {
-        let list = document.as_array().ok_or_else(|| Refusal::Invalid("Request body must be a JSON array of operation objects.".into()))?;
+        let list = document
+            .as_array()
+            .ok_or_else(|| Refusal::Invalid("Request body must be a JSON array of operation objects.".into()))?;
         if list.len() > PATCH_OPERATIONS_MAX {
-            return Err(Refusal::Invalid(format!("A patch has at most {PATCH_OPERATIONS_MAX} operations, this one has {}.", list.len())));
+            return Err(Refusal::Invalid(format!(
+                "A patch has at most {PATCH_OPERATIONS_MAX} operations, this one has {}.",
+                list.len()
+            )));
         }
         let operations = list
             .iter()
             .map(|item| {
-                let object = item.as_object().ok_or_else(|| Refusal::Invalid("Operations must be JSON objects.".into()))?;
+                let object =
+                    item.as_object().ok_or_else(|| Refusal::Invalid("Operations must be JSON objects.".into()))?;
                 match dialect {
                     Dialect::V20 => operation_v20(object),
                     Dialect::V21 => operation_v21(object),
@@ -73,10 +79,18 @@ impl Patch {
         Ok(Self { dialect, operations })
     }
 
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
     /// Whether any operation adds or changes an additional property.
     #[must_use]
     pub fn adds_properties(&self) -> bool {
-        self.operations.iter().any(|operation| operation.action != Action::Remove && classify(&operation.key) == Field::Property)
+        self.operations
+            .iter()
+            .any(|operation| operation.action != Action::Remove && classify(&operation.key) == Field::Property)
     }
 
     /// Whether any operation concerns the owner.
@@ -97,7 +111,13 @@ impl Patch {
         Ok(next)
     }
 
-    fn apply_one(&self, operation: &Operation, next: &mut Attributes, status: Status, formats: &Formats) -> Result<(), Refusal> {
+    fn apply_one(
+        &self,
+        operation: &Operation,
+        next: &mut Attributes,
+        status: Status,
+        formats: &Formats,
+    ) -> Result<(), Refusal> {
         let key = operation.key.as_str();
         if key == "stores" {
             return Err(Refusal::Conflict("Property stores does not exist.".into()));
@@ -117,7 +137,9 @@ impl Patch {
                 Some(_) => Ok(()),
                 None => Err(Refusal::Conflict(format!("Property {key} does not exist."))),
             },
-            Action::Replace(_) if property && !present => Err(Refusal::Conflict(format!("Property {key} does not exist."))),
+            Action::Replace(_) if property && !present => {
+                Err(Refusal::Conflict(format!("Property {key} does not exist.")))
+            }
             Action::Add(_) if self.dialect == Dialect::V20 && (!property || present) => {
                 Err(Refusal::Conflict(format!("Property {key} already present.")))
             }
@@ -132,8 +154,13 @@ fn operation_v21(object: &Map<String, Value>) -> Result<Operation, Refusal> {
             return Err(Refusal::Invalid(format!("Unknown member '{name}' in an operation; known: op, path, value.")));
         }
     }
-    let op = object.get("op").and_then(Value::as_str).ok_or_else(|| Refusal::Invalid("Unable to find 'op' in JSON Schema change: an operation needs it.".into()))?;
-    let path = object.get("path").and_then(Value::as_str).ok_or_else(|| Refusal::Invalid("Unable to find 'path' in JSON Schema change: an operation needs it.".into()))?;
+    let op = object
+        .get("op")
+        .and_then(Value::as_str)
+        .ok_or_else(|| Refusal::Invalid("Unable to find 'op' in JSON Schema change: an operation needs it.".into()))?;
+    let path = object.get("path").and_then(Value::as_str).ok_or_else(|| {
+        Refusal::Invalid("Unable to find 'path' in JSON Schema change: an operation needs it.".into())
+    })?;
     operation(op, path, object.get("value"))
 }
 
@@ -143,26 +170,44 @@ fn operation_v20(object: &Map<String, Value>) -> Result<Operation, Refusal> {
         match name.as_str() {
             "add" | "remove" | "replace" => {
                 if found.replace((name, path)).is_some() {
-                    return Err(Refusal::Invalid("Operation objects must contain only one member named \"add\", \"remove\", or \"replace\".".into()));
+                    return Err(Refusal::Invalid(
+                        "Operation objects must contain only one member named \"add\", \"remove\", or \"replace\"."
+                            .into(),
+                    ));
                 }
             }
             "value" => {}
-            other => return Err(Refusal::Invalid(format!("Unknown member '{other}' in an operation; known: add, remove, replace, value."))),
+            other => {
+                return Err(Refusal::Invalid(format!(
+                    "Unknown member '{other}' in an operation; known: add, remove, replace, value."
+                )));
+            }
         }
     }
-    let (op, path) = found.ok_or_else(|| Refusal::Invalid("Operation objects must contain exactly one member named \"add\", \"remove\", or \"replace\".".into()))?;
-    let path = path.as_str().ok_or_else(|| Refusal::Invalid(format!("The path of operation '{op}' must be a string.")))?;
+    let (op, path) = found.ok_or_else(|| {
+        Refusal::Invalid(
+            "Operation objects must contain exactly one member named \"add\", \"remove\", or \"replace\".".into(),
+        )
+    })?;
+    let path =
+        path.as_str().ok_or_else(|| Refusal::Invalid(format!("The path of operation '{op}' must be a string.")))?;
     operation(op, path, object.get("value"))
 }
 
 fn operation(op: &str, path: &str, value: Option<&Value>) -> Result<Operation, Refusal> {
     let key = pointer(path)?;
-    let needs_value = || value.cloned().ok_or_else(|| Refusal::Invalid(format!("Operation \"{op}\" requires a member named \"value\".")));
+    let needs_value = || {
+        value.cloned().ok_or_else(|| Refusal::Invalid(format!("Operation \"{op}\" requires a member named \"value\".")))
+    };
     let action = match op {
         "add" => Action::Add(needs_value()?),
         "replace" => Action::Replace(needs_value()?),
         "remove" => Action::Remove,
-        other => return Err(Refusal::Invalid(format!("Operations must be one of add, replace, remove; '{other}' is none of them."))),
+        other => {
+            return Err(Refusal::Invalid(format!(
+                "Operations must be one of add, replace, remove; '{other}' is none of them."
+            )));
+        }
     };
     Ok(Operation { action, key })
 }
@@ -239,7 +284,8 @@ mod tests {
         assert_eq!(next.name.as_deref(), Some("n"));
         assert_eq!(next.properties["a/b~c"], "x");
         assert_eq!(next.properties["old"], "2");
-        let next = apply(&json!([{"remove": "/old"}, {"add": "/new", "value": "v"}]), Dialect::V20, Status::Active).unwrap();
+        let next =
+            apply(&json!([{"remove": "/old"}, {"add": "/new", "value": "v"}]), Dialect::V20, Status::Active).unwrap();
         assert_eq!(next.properties.keys().collect::<Vec<_>>(), ["new"]);
     }
 

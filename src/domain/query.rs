@@ -65,7 +65,9 @@ impl Direction {
         match name {
             "asc" => Ok(Self::Ascending),
             "desc" => Ok(Self::Descending),
-            other => Err(Refusal::Invalid(format!("Invalid sort direction: {other}. It must be one of the following: asc, desc."))),
+            other => Err(Refusal::Invalid(format!(
+                "Invalid sort direction: {other}. It must be one of the following: asc, desc."
+            ))),
         }
     }
 }
@@ -223,7 +225,9 @@ pub fn pairs(raw: &str) -> Result<Vec<(String, String)>, Refusal> {
     let decoded: Vec<(String, String)> = form_urlencoded::parse(raw.as_bytes()).into_owned().collect();
     // The decoder replaces what is not UTF-8: a value that held no replacement character before and
     // holds one now was malformed.
-    if !raw.to_ascii_lowercase().contains("%ef%bf%bd") && decoded.iter().any(|(name, value)| name.contains('\u{FFFD}') || value.contains('\u{FFFD}')) {
+    if !raw.to_ascii_lowercase().contains("%ef%bf%bd")
+        && decoded.iter().any(|(name, value)| name.contains('\u{FFFD}') || value.contains('\u{FFFD}'))
+    {
         return Err(Refusal::Invalid("The query string is not valid UTF-8.".into()));
     }
     for (name, value) in &decoded {
@@ -259,7 +263,12 @@ impl ImageQuery {
             seen.push(name);
             match name.as_str() {
                 "limit" => query.limit = limit(value, sizes.max)?,
-                "marker" => query.marker = Some(ImageId::parse(value).ok_or_else(|| Refusal::Invalid(format!("No image found with ID {value}")))?),
+                "marker" => {
+                    query.marker = Some(
+                        ImageId::parse(value)
+                            .ok_or_else(|| Refusal::Invalid(format!("No image found with ID {value}")))?,
+                    )
+                }
                 "sort" => sort = Some(value.as_str()),
                 "sort_key" => keys.push(SortKey::parse(value)?),
                 "sort_dir" => directions.push(Direction::parse(value)?),
@@ -276,7 +285,9 @@ impl ImageQuery {
 
 fn limit(value: &str, max: usize) -> Result<usize, Refusal> {
     let number: i64 = value.parse().map_err(|_| Refusal::Invalid("limit param must be an integer".into()))?;
-    usize::try_from(number).map(|limit| limit.min(max)).map_err(|_| Refusal::Invalid("limit param must be positive".into()))
+    usize::try_from(number)
+        .map(|limit| limit.min(max))
+        .map_err(|_| Refusal::Invalid("limit param must be positive".into()))
 }
 
 fn visibility(value: &str) -> Result<VisibilityFilter, Refusal> {
@@ -294,7 +305,9 @@ fn member_status(value: &str) -> Result<MemberStatus, Refusal> {
         "accepted" => Ok(MemberStatus::Accepted),
         "rejected" => Ok(MemberStatus::Rejected),
         "all" => Ok(MemberStatus::All),
-        other => Err(Refusal::Invalid(format!("Invalid status: {other}. It must be one of the following: pending, accepted, rejected, all."))),
+        other => Err(Refusal::Invalid(format!(
+            "Invalid status: {other}. It must be one of the following: pending, accepted, rejected, all."
+        ))),
     }
 }
 
@@ -302,12 +315,18 @@ fn boolean_any_case(name: &str, value: &str) -> Result<bool, Refusal> {
     match value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(Refusal::Invalid(format!("Invalid value '{value}' for '{name}' filter. Valid values are 'true' or 'false'."))),
+        _ => Err(Refusal::Invalid(format!(
+            "Invalid value '{value}' for '{name}' filter. Valid values are 'true' or 'false'."
+        ))),
     }
 }
 
 /// The complete order: what was asked for, then `created_at` and `id`, so that it is total.
-fn sort_order(sort: Option<&str>, keys: &[SortKey], directions: &[Direction]) -> Result<Vec<(SortKey, Direction)>, Refusal> {
+fn sort_order(
+    sort: Option<&str>,
+    keys: &[SortKey],
+    directions: &[Direction],
+) -> Result<Vec<(SortKey, Direction)>, Refusal> {
     let mut order = Vec::new();
     let mut default = Direction::Descending;
     match sort {
@@ -365,7 +384,9 @@ fn filter(name: &str, value: &str) -> Result<Filter, Refusal> {
         "protected" => match value {
             "true" => Ok(Filter::Protected(true)),
             "false" => Ok(Filter::Protected(false)),
-            _ => Err(Refusal::Invalid(format!("Invalid value '{value}' for 'protected' filter. Valid values are 'true' or 'false'."))),
+            _ => Err(Refusal::Invalid(format!(
+                "Invalid value '{value}' for 'protected' filter. Valid values are 'true' or 'false'."
+            ))),
         },
         "tag" => Ok(Filter::Tag(value.to_owned())),
         "changes-since" => Err(Refusal::Invalid("The \"changes-since\" filter is no longer available on v2.".into())),
@@ -391,16 +412,19 @@ fn range_filter(name: &str, value: &str) -> Option<Result<Filter, Refusal>> {
         "virtual_size" => NumberField::VirtualSize,
         "min_disk" => NumberField::MinDisk,
         "min_ram" => NumberField::MinRam,
-        _ => return Some(Err(Refusal::Invalid(format!("Unable to filter by unknown range '{name}'; known: size, virtual_size, min_disk, min_ram with _min or _max.")))),
+        _ => {
+            return Some(Err(Refusal::Invalid(format!(
+                "Unable to filter by unknown range '{name}'; known: size, virtual_size, min_disk, min_ram with _min or _max."
+            ))));
+        }
     };
     Some(number(field, comparison, name, value))
 }
 
 fn number(field: NumberField, comparison: Comparison, name: &str, value: &str) -> Result<Filter, Refusal> {
-    value
-        .parse()
-        .map(|number| Filter::Number(field, comparison, number))
-        .map_err(|_| Refusal::Invalid(format!("Unable to filter '{name}' on a range with a non-numeric value '{value}'.")))
+    value.parse().map(|number| Filter::Number(field, comparison, number)).map_err(|_| {
+        Refusal::Invalid(format!("Unable to filter '{name}' on a range with a non-numeric value '{value}'."))
+    })
 }
 
 fn time(field: TimeField, name: &str, value: &str) -> Result<Filter, Refusal> {
@@ -436,7 +460,11 @@ fn operands(name: &str, value: &str) -> Result<Vec<String>, Refusal> {
     match value.split_once(':') {
         None => Ok(vec![value.to_owned()]),
         Some(("eq", operand)) => Ok(vec![operand.to_owned()]),
-        Some(("in", list)) => split_quoted(list).ok_or_else(|| Refusal::Invalid(format!("Invalid filter value in:{list} of '{name}': a quote must open and close a whole value."))),
+        Some(("in", list)) => split_quoted(list).ok_or_else(|| {
+            Refusal::Invalid(format!(
+                "Invalid filter value in:{list} of '{name}': a quote must open and close a whole value."
+            ))
+        }),
         Some((operator, _)) => Err(Refusal::Invalid(format!(
             "Unable to filter '{name}' by operator '{operator}'; known: eq, in. A value that contains ':' needs 'eq:' in front of it."
         ))),
@@ -477,7 +505,9 @@ fn split_quoted(list: &str) -> Option<Vec<String>> {
 mod tests {
     use proptest::prelude::proptest;
 
-    use super::{Comparison, Direction, Filter, ImageQuery, NumberField, PageSizes, SortKey, TextField, VisibilityFilter, pairs};
+    use super::{
+        Comparison, Direction, Filter, ImageQuery, NumberField, PageSizes, SortKey, TextField, VisibilityFilter, pairs,
+    };
     use crate::domain::Refusal;
 
     const SIZES: PageSizes = PageSizes { default: 25, max: 1000 };
@@ -545,7 +575,12 @@ mod tests {
         ] {
             assert!(matches!(parse(bad), Err(Refusal::Invalid(_))), "{bad}");
         }
-        for good in ["created_at=gt:2020-01-01T00:00:00Z", "updated_at=2020-01-01", "created_at=lte:2020-01-01T00:00:00%2B01:00", "updated_at=gte:2026-01-01T00:00:00.000000"] {
+        for good in [
+            "created_at=gt:2020-01-01T00:00:00Z",
+            "updated_at=2020-01-01",
+            "created_at=lte:2020-01-01T00:00:00%2B01:00",
+            "updated_at=gte:2026-01-01T00:00:00.000000",
+        ] {
             parse(good).unwrap_or_else(|e| panic!("{good}: {e}"));
         }
     }

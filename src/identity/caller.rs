@@ -32,6 +32,10 @@ impl Caller {
     /// What the caller may see.
     #[must_use]
     pub fn scope(&self) -> Scope {
-        if self.is_admin() { Scope::Everything(Some(self.project_id.clone())) } else { Scope::Project(self.project_id.clone()) }
+        if self.is_admin() {
+            Scope::Everything(Some(self.project_id.clone()))
+        } else {
+            Scope::Project(self.project_id.clone())
+        }
     }
 }

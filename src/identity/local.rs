@@ -91,13 +91,23 @@ impl Local {
                 problems.push(format!("identity.tokens[{n}].sha256 must be the 64 hex digits of a SHA-256: printf %s \"$TOKEN\" | sha256sum"));
             }
             if user.is_none() {
-                problems.push(format!("identity.tokens[{n}].user: there is no user named \"{}\" under identity.users", token.user));
+                problems.push(format!(
+                    "identity.tokens[{n}].user: there is no user named \"{}\" under identity.users",
+                    token.user
+                ));
             }
             if project.is_none() {
-                problems.push(format!("identity.tokens[{n}].project: there is no project named \"{}\" under identity.projects", token.project));
+                problems.push(format!(
+                    "identity.tokens[{n}].project: there is no project named \"{}\" under identity.projects",
+                    token.project
+                ));
             }
             if let (Some(digest), Some(user), Some(project)) = (digest, user, project) {
-                let caller = Caller { user_id: user.id.clone(), project_id: project.id.clone(), roles: with_implied(&token.roles) };
+                let caller = Caller {
+                    user_id: user.id.clone(),
+                    project_id: project.id.clone(),
+                    roles: with_implied(&token.roles),
+                };
                 if callers.insert(digest, caller).is_some() {
                     problems.push(format!("identity.tokens[{n}].sha256 is there twice"));
                 }
@@ -186,7 +196,10 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let problems = local(&CONFIG.replace("\"alice\"\n        project", "\"bob\"\n        project").replace("2bb80d", "nothex")).unwrap_err();
+        let problems = local(
+            &CONFIG.replace("\"alice\"\n        project", "\"bob\"\n        project").replace("2bb80d", "nothex"),
+        )
+        .unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:?}");
     }
 }

@@ -70,7 +70,11 @@ pub fn allows(action: Action, caller: &Caller, target: Target<'_>) -> bool {
     // A target that its visibility opens to others: members of shared images were found by the scope.
     let open = own || matches!(target.visibility, Visibility::Public | Visibility::Community | Visibility::Shared);
     match action {
-        Action::AddImage | Action::ModifyImage | Action::DeleteImage | Action::UploadImage | Action::CommunitizeImage => caller.has_role("member") && own,
+        Action::AddImage
+        | Action::ModifyImage
+        | Action::DeleteImage
+        | Action::UploadImage
+        | Action::CommunitizeImage => caller.has_role("member") && own,
         Action::GetImages => caller.has_role("reader") && own,
         Action::GetImage => caller.has_role("reader") && open,
         Action::DownloadImage => caller.has_role("member") && open,
@@ -85,7 +89,11 @@ mod tests {
     use crate::identity::Caller;
 
     fn caller(project: &str, roles: &[&str]) -> Caller {
-        Caller { user_id: "u".into(), project_id: project.into(), roles: roles.iter().map(|r| (*r).to_owned()).collect() }
+        Caller {
+            user_id: "u".into(),
+            project_id: project.into(),
+            roles: roles.iter().map(|r| (*r).to_owned()).collect(),
+        }
     }
 
     #[test]
@@ -95,7 +103,9 @@ mod tests {
         let reader = caller("p", &["reader"]);
         let stranger = caller("q", &["member", "reader"]);
         let nobody = caller("p", &[]);
-        for action in [Action::AddImage, Action::ModifyImage, Action::DeleteImage, Action::UploadImage, Action::CommunitizeImage] {
+        for action in
+            [Action::AddImage, Action::ModifyImage, Action::DeleteImage, Action::UploadImage, Action::CommunitizeImage]
+        {
             assert!(allows(action, &member, mine(Visibility::Private)));
             for visibility in Visibility::ALL {
                 assert!(!allows(action, &reader, mine(visibility)), "{action:?}");

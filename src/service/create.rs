@@ -23,7 +23,12 @@ impl Services {
             match key.as_str() {
                 "id" => {
                     let parsed = value.as_str().and_then(ImageId::parse);
-                    id = Some(parsed.ok_or_else(|| Error::Invalid(format!("Provided object does not match schema 'image': 'id' must be a UUID like {}, not {value}.", ImageId::random())))?);
+                    id = Some(parsed.ok_or_else(|| {
+                        Error::Invalid(format!(
+                            "Provided object does not match schema 'image': 'id' must be a UUID like {}, not {value}.",
+                            ImageId::random()
+                        ))
+                    })?);
                 }
                 _ => {
                     check_writable(key)?;
@@ -34,7 +39,10 @@ impl Services {
         // 2. May they have it?
         let target = Target { owner: attributes.owner.as_deref(), visibility: attributes.visibility };
         if !caller.is_admin() && target.owner != Some(caller.project_id.as_str()) {
-            return Err(Error::Forbidden(format!("You are not permitted to create images owned by '{}'.", target.owner.unwrap_or("nobody"))));
+            return Err(Error::Forbidden(format!(
+                "You are not permitted to create images owned by '{}'.",
+                target.owner.unwrap_or("nobody")
+            )));
         }
         authorize(Action::AddImage, caller, target)?;
         match attributes.visibility {
@@ -51,7 +59,16 @@ impl Services {
             tx.rollback().await?;
             return Err(Error::Conflict(format!("Image ID {id} already exists!")));
         }
-        let image = Image { id, status: Status::Queued, attributes, content: None, locations: Vec::new(), created_at: now, updated_at: now, version: 1 };
+        let image = Image {
+            id,
+            status: Status::Queued,
+            attributes,
+            content: None,
+            locations: Vec::new(),
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        };
         tx.insert_image(&image).await?;
         tx.event("image.create", id, &json!({"name": image.attributes.name, "owner": image.attributes.owner})).await?;
         tx.commit().await?;

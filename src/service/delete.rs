@@ -38,7 +38,8 @@ impl Services {
     pub async fn delete(self: &Arc<Self>, caller: &Caller, id: &str) -> Result<(), Error> {
         // 1. May the caller, and may the image go?
         let missing = || Error::NotFound(format!("Failed to find image {id} to delete"));
-        let image = self.visible(caller, id).await.map_err(|e| if matches!(e, Error::NotFound(_)) { missing() } else { e })?;
+        let image =
+            self.visible(caller, id).await.map_err(|e| if matches!(e, Error::NotFound(_)) { missing() } else { e })?;
         authorize(Action::DeleteImage, caller, Target::from(&image))?;
         if image.attributes.protected {
             return Err(Error::Forbidden(format!("Image {id} is protected and cannot be deleted.")));
@@ -61,8 +62,12 @@ impl Services {
         let task = self.tasks.spawn(purge.in_current_span());
         match tokio::time::timeout(PURGE_WAIT, task).await {
             Ok(Ok(Ok(()))) | Err(_) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(image = %image.id, %error, "the data of a deleted image will be removed later"),
-            Ok(Err(panic)) => tracing::error!(image = %image.id, %panic, "removing the data of a deleted image panicked"),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(image = %image.id, %error, "the data of a deleted image will be removed later")
+            }
+            Ok(Err(panic)) => {
+                tracing::error!(image = %image.id, %panic, "removing the data of a deleted image panicked")
+            }
         }
         Ok(())
     }

@@ -62,7 +62,9 @@ impl Services {
         let image = self.visible(caller, id).await?;
         authorize(Action::DownloadImage, caller, Target::from(&image))?;
         if image.status == Status::Deactivated && !caller.is_admin() {
-            return Err(Error::Forbidden("The requested image has been deactivated. Image data download is forbidden.".into()));
+            return Err(Error::Forbidden(
+                "The requested image has been deactivated. Image data download is forbidden.".into(),
+            ));
         }
         Ok(image)
     }
@@ -73,13 +75,17 @@ impl Services {
     /// [`Error::Unavailable`] when no copy can be opened.
     pub async fn download(&self, image: &Image, range: Option<&str>) -> Result<Fetched, Error> {
         // 1. Is there anything?
-        let Some(content) = image.content.as_ref().filter(|_| !image.locations.is_empty()) else { return Ok(Fetched::Nothing) };
+        let Some(content) = image.content.as_ref().filter(|_| !image.locations.is_empty()) else {
+            return Ok(Fetched::Nothing);
+        };
         let size = content.size_bytes;
         // 2. Which part of it?
         let (start, end, partial) = match range.map_or(Requested::Whole, |header| range::parse(header, size)) {
             Requested::Whole => (0, size, false),
             Requested::Part { start, end } => (start, end, true),
-            Requested::Several => return Err(Error::Invalid("Requests for multiple byte ranges are not supported; ask for one.".into())),
+            Requested::Several => {
+                return Err(Error::Invalid("Requests for multiple byte ranges are not supported; ask for one.".into()));
+            }
             Requested::Unsatisfiable => return Ok(Fetched::OutOfRange(size)),
         };
         let transfer = self.transfers.begin()?;
@@ -99,7 +105,9 @@ impl Services {
             drop(transfer);
         };
         self.tasks.spawn(produce.in_current_span());
-        let bytes = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) }).boxed();
+        let bytes =
+            stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+                .boxed();
         Ok(Fetched::Data(Download { start, end, partial, bytes }))
     }
 
@@ -112,9 +120,17 @@ impl Services {
             };
             match opened {
                 Ok(reader) if reader.size_bytes() == size => return Ok(reader),
-                Ok(reader) => last = Error::Internal(format!("{} holds {} bytes, the catalog says {size}", location.url, reader.size_bytes())),
+                Ok(reader) => {
+                    last = Error::Internal(format!(
+                        "{} holds {} bytes, the catalog says {size}",
+                        location.url,
+                        reader.size_bytes()
+                    ))
+                }
                 // Deleted between the look into the catalog and now, or lost.
-                Err(store::Error::NotFound(why)) => last = Error::Gone(format!("The data of image {} is gone: {why}.", image.id)),
+                Err(store::Error::NotFound(why)) => {
+                    last = Error::Gone(format!("The data of image {} is gone: {why}.", image.id))
+                }
                 Err(e) => last = e.into(),
             }
         }
@@ -180,7 +196,11 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(mut self, sender: &mpsc::Sender<Result<Bytes, store::Error>>, idle: std::time::Duration) -> Result<(), store::Error> {
+    async fn run(
+        mut self,
+        sender: &mpsc::Sender<Result<Bytes, store::Error>>,
+        idle: std::time::Duration,
+    ) -> Result<(), store::Error> {
         let stalled = || store::Error::Other(format!("the client took no data for {} s", idle.as_secs()));
         let mut ahead = VecDeque::new();
         loop {
@@ -245,5 +265,7 @@ impl Reading {
 fn zeros(length: u64) -> Box<dyn Iterator<Item = Bytes> + Send> {
     let full = length / ZEROS_BYTES as u64;
     let rest = usize::try_from(length % ZEROS_BYTES as u64).unwrap_or(0);
-    Box::new((0..full).map(|_| Bytes::from_static(&ZEROS)).chain((rest > 0).then(|| Bytes::from_static(&ZEROS[..rest]))))
+    Box::new(
+        (0..full).map(|_| Bytes::from_static(&ZEROS)).chain((rest > 0).then(|| Bytes::from_static(&ZEROS[..rest]))),
+    )
 }

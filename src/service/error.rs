@@ -58,7 +58,9 @@ impl From<catalog::Error> for Error {
         let text = error.to_string();
         match error {
             catalog::Error::Unavailable(_) => Self::Unavailable(text),
-            catalog::Error::Conflict(_) => Self::Conflict("The image was changed by another request at the same time; try again.".into()),
+            catalog::Error::Conflict(_) => {
+                Self::Conflict("The image was changed by another request at the same time; try again.".into())
+            }
             catalog::Error::Exists(_)
             | catalog::Error::Inconsistent { .. }
             | catalog::Error::Query { .. }

@@ -60,6 +60,11 @@ async fn check(name: String, probe: impl Future<Output = Result<(Duration, Optio
     match tokio::time::timeout(CHECK_TIMEOUT, probe).await {
         Ok(Ok((latency, usage_bytes))) => Check { name, latency, problem: None, usage_bytes },
         Ok(Err(problem)) => Check { name, latency: start.elapsed(), problem: Some(problem), usage_bytes: None },
-        Err(_) => Check { name, latency: start.elapsed(), problem: Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())), usage_bytes: None },
+        Err(_) => Check {
+            name,
+            latency: start.elapsed(),
+            problem: Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
+            usage_bytes: None,
+        },
     }
 }

@@ -87,7 +87,12 @@ pub(super) struct Pumped {
 ///
 /// # Errors
 /// What ended the stream, exceeded the plan or failed in the store; [`Error::Conflict`] when `stop` rings.
-pub(super) async fn pump(body: ByteStream, writer: &mut dyn BlobWriter, plan: &Plan, stop: &CancellationToken) -> Result<Pumped, Error> {
+pub(super) async fn pump(
+    body: ByteStream,
+    writer: &mut dyn BlobWriter,
+    plan: &Plan,
+    stop: &CancellationToken,
+) -> Result<Pumped, Error> {
     tokio::select! {
         // Whatever else it waits for: a gateway that has lost its lease stops writing.
         biased;
@@ -189,7 +194,9 @@ impl Gather {
                     None => break,
                     Some(Ok(frame)) => piece = frame,
                     Some(Err(BodyError::Broken(why))) => return Err(Error::ClientGone(why)),
-                    Some(Err(stalled @ BodyError::Stalled(_))) => return Err(Error::TooSlow(format!("The upload was given up: {stalled}."))),
+                    Some(Err(stalled @ BodyError::Stalled(_))) => {
+                        return Err(Error::TooSlow(format!("The upload was given up: {stalled}.")));
+                    }
                 }
             }
             if piece.len() > self.block_bytes - length {
@@ -220,7 +227,10 @@ fn check_room(plan: &Plan, size_bytes: u64) -> Result<(), Error> {
         return Err(Error::Invalid(format!("Size mismatch: {declared} bytes were declared, more arrived.")));
     }
     if size_bytes > plan.cap_bytes {
-        return Err(Error::TooLarge(format!("The image exceeds the maximum of {} bytes (image_size_cap).", plan.cap_bytes)));
+        return Err(Error::TooLarge(format!(
+            "The image exceeds the maximum of {} bytes (image_size_cap).",
+            plan.cap_bytes
+        )));
     }
     Ok(())
 }

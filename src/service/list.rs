@@ -13,8 +13,17 @@ impl Services {
     /// [`Error::Invalid`] for a marker that is no image the caller may see.
     pub async fn list(&self, caller: &Caller, query: &ImageQuery) -> Result<Vec<Image>, Error> {
         // The list is the project's own, whatever is in it.
-        authorize(Action::GetImages, caller, Target { owner: Some(&caller.project_id), visibility: Visibility::Private })?;
+        authorize(
+            Action::GetImages,
+            caller,
+            Target { owner: Some(&caller.project_id), visibility: Visibility::Private },
+        )?;
         let page = self.catalog.list(query, &caller.scope()).await?;
-        page.ok_or_else(|| Error::Invalid(format!("No image found with ID {}", query.marker.map(|id| id.to_string()).unwrap_or_default())))
+        page.ok_or_else(|| {
+            Error::Invalid(format!(
+                "No image found with ID {}",
+                query.marker.map(|id| id.to_string()).unwrap_or_default()
+            ))
+        })
     }
 }

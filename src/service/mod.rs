@@ -82,7 +82,14 @@ impl Services {
     /// Puts the services together.
     #[must_use]
     pub fn new(catalog: Catalog, stores: Stores, settings: Settings, transfers_max: usize) -> Arc<Self> {
-        Arc::new(Self { catalog, stores, settings, tasks: TaskTracker::new(), transfers: Transfers::new(transfers_max), job_bell: Notify::new() })
+        Arc::new(Self {
+            catalog,
+            stores,
+            settings,
+            tasks: TaskTracker::new(),
+            transfers: Transfers::new(transfers_max),
+            job_bell: Notify::new(),
+        })
     }
 
     /// Room for data transfers.

@@ -21,7 +21,9 @@ impl Services {
     /// # Errors
     /// [`Error::Unavailable`] when the catalog does not answer; a job that fails is postponed and logged.
     pub async fn recover_one(self: &Arc<Self>) -> Result<bool, Error> {
-        let Some(job) = self.catalog.take_expired_job(&self.settings.gateway, self.settings.lease).await? else { return Ok(false) };
+        let Some(job) = self.catalog.take_expired_job(&self.settings.gateway, self.settings.lease).await? else {
+            return Ok(false);
+        };
         let held = Held::keep(&self.catalog, job.lease, self.settings.lease);
         let done = match job.kind {
             JobKind::Upload => self.recover_upload(&job, &held).await,
@@ -48,7 +50,8 @@ impl Services {
 
     async fn recover_upload(&self, job: &Job, held: &Held) -> Result<(), Error> {
         let attempt = Attempt { image: job.image, id: job.lease.job };
-        let progress: Progress = serde_json::from_value(job.payload.clone()).map_err(|e| Error::Internal(format!("upload job {}: {e}", attempt.id)))?;
+        let progress: Progress = serde_json::from_value(job.payload.clone())
+            .map_err(|e| Error::Internal(format!("upload job {}: {e}", attempt.id)))?;
         let store = self.stores.get(Some(&progress.store))?;
         if job.state == COMMITTING {
             tracing::info!(image = %job.image, "finishing an upload whose gateway is gone");

@@ -36,9 +36,12 @@ impl Transfers {
     /// # Errors
     /// [`Error::Busy`] when as many run as may: waiting would only hide it from a load balancer.
     pub(super) fn begin(&self) -> Result<Transfer, Error> {
-        let permit = Arc::clone(&self.permits)
-            .try_acquire_owned()
-            .map_err(|_| Error::Busy(format!("{} transfers are running, as many as this gateway takes at once; try again later.", self.max)))?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
+            Error::Busy(format!(
+                "{} transfers are running, as many as this gateway takes at once; try again later.",
+                self.max
+            ))
+        })?;
         Ok(Transfer { permit: Some(permit), permits: Arc::clone(&self.permits), max: self.max })
     }
 }

@@ -1,11 +1,13 @@
 //! `PATCH /v2/images/{id}`.
 
+use std::time::Duration;
+
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Error, Services, authorize};
 use crate::catalog::{JobKind, NewJob};
-use crate::domain::image::{Image, Visibility};
+use crate::domain::image::{Attributes, Image, Visibility};
 use crate::domain::patch::Patch;
 use crate::domain::status::Status;
 use crate::identity::Caller;
@@ -18,7 +20,12 @@ impl Services {
     /// The first operation that cannot be applied.
     pub async fn update(&self, caller: &Caller, id: &str, patch: &Patch) -> Result<Image, Error> {
         // 1. Who may?
-        let id = self.visible(caller, id).await?.id;
+        let image = self.visible(caller, id).await?;
+        if patch.is_empty() {
+            authorize(Action::ModifyImage, caller, Target::from(&image))?;
+            return Ok(image);
+        }
+        let id = image.id;
         // 2. Under a row lock, so that parallel patches follow each other and none is lost.
         let tx = self.catalog.begin("image_update").await?;
         let locked = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted);
@@ -34,7 +41,15 @@ impl Services {
         let now = tx.now().await?;
         tx.update_attributes(id, &image.attributes, &next, now).await?;
         if matches!(image.status, Status::Active | Status::Deactivated) {
-            let job = NewJob { id: Uuid::new_v4(), kind: JobKind::Describe, image: id, state: "waiting", payload: &json!({}), owner: None, lease: std::time::Duration::ZERO };
+            let job = NewJob {
+                id: Uuid::new_v4(),
+                kind: JobKind::Describe,
+                image: id,
+                state: "waiting",
+                payload: &json!({}),
+                owner: None,
+                lease: Duration::ZERO,
+            };
             tx.enqueue(&job).await?;
         }
         tx.event("image.update", id, &json!({"name": next.name, "owner": next.owner})).await?;
@@ -44,7 +59,7 @@ impl Services {
     }
 
     /// The attributes after the patch, if the caller may make it.
-    fn patched(&self, caller: &Caller, image: &Image, patch: &Patch) -> Result<crate::domain::image::Attributes, Error> {
+    fn patched(&self, caller: &Caller, image: &Image, patch: &Patch) -> Result<Attributes, Error> {
         let target = Target::from(image);
         authorize(Action::ModifyImage, caller, target)?;
         if patch.touches_owner() && !caller.is_admin() {

@@ -70,10 +70,15 @@ impl Services {
         // 1. May the caller, and is the image waiting for data?
         let image = self.visible(caller, id).await?;
         authorize(Action::UploadImage, caller, Target::from(&image))?;
-        let store = Arc::clone(self.stores.get(upload.store.as_deref()).map_err(|e| Error::Invalid(format!("{e} does not exist")))?);
+        let store = Arc::clone(
+            self.stores.get(upload.store.as_deref()).map_err(|e| Error::Invalid(format!("{e} does not exist")))?,
+        );
         check_ready(&image)?;
         if upload.declared_bytes.is_some_and(|size| size > self.settings.image_size_cap_bytes) {
-            return Err(Error::TooLarge(format!("The image exceeds the maximum of {} bytes (image_size_cap).", self.settings.image_size_cap_bytes)));
+            return Err(Error::TooLarge(format!(
+                "The image exceeds the maximum of {} bytes (image_size_cap).",
+                self.settings.image_size_cap_bytes
+            )));
         }
         let transfer = self.transfers.begin()?;
         // 2. Intent.
@@ -88,7 +93,8 @@ impl Services {
     }
 
     async fn begin_upload(&self, attempt: Attempt, store: &str) -> Result<Lease, Error> {
-        let taken = || Error::Conflict(format!("Image {} is not queued any more: another upload was faster.", attempt.image));
+        let taken =
+            || Error::Conflict(format!("Image {} is not queued any more: another upload was faster.", attempt.image));
         let payload = json!(Progress { store: store.to_owned(), content: None });
         let job = NewJob {
             id: attempt.id,
@@ -113,7 +119,15 @@ impl Services {
         Ok(lease)
     }
 
-    async fn run_upload(&self, image: &Image, attempt: Attempt, lease: Lease, store: &Arc<dyn Store>, upload: Upload, transfer: Transfer) -> Result<(), Error> {
+    async fn run_upload(
+        &self,
+        image: &Image,
+        attempt: Attempt,
+        lease: Lease,
+        store: &Arc<dyn Store>,
+        upload: Upload,
+        transfer: Transfer,
+    ) -> Result<(), Error> {
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
         // 4. Bytes, sealed.
         let content = match self.receive(image, attempt, store, upload, &held).await {
@@ -132,7 +146,14 @@ impl Services {
     }
 
     /// Step 4: a sealed attempt, and what is known of its bytes.
-    async fn receive(&self, image: &Image, attempt: Attempt, store: &Arc<dyn Store>, upload: Upload, held: &Held) -> Result<Content, Error> {
+    async fn receive(
+        &self,
+        image: &Image,
+        attempt: Attempt,
+        store: &Arc<dyn Store>,
+        upload: Upload,
+        held: &Held,
+    ) -> Result<Content, Error> {
         let plan = Plan {
             blocks_in_flight: self.settings.upload_blocks_in_flight,
             checksum: self.settings.checksum,
@@ -158,7 +179,11 @@ impl Services {
         loop {
             match self.try_record_received(held.lease, progress).await {
                 Ok(true) => return Ok(()),
-                Ok(false) => return Err(Error::Unavailable("the lease of the upload was lost before its bytes could be recorded".into())),
+                Ok(false) => {
+                    return Err(Error::Unavailable(
+                        "the lease of the upload was lost before its bytes could be recorded".into(),
+                    ));
+                }
                 Err(catalog::Error::Unavailable(why)) => wait_for_catalog(held, &why).await?,
                 Err(error) => return Err(error.into()),
             }
@@ -173,8 +198,17 @@ impl Services {
     }
 
     /// From "committing" to active. Also the way to finish for a gateway that took the job over.
-    pub(super) async fn complete_upload(&self, attempt: Attempt, held: &Held, store: &dyn Store, progress: &Progress) -> Result<(), Error> {
-        let content = progress.content.as_ref().ok_or_else(|| Error::Internal(format!("the upload job {} has no content", attempt.id)))?;
+    pub(super) async fn complete_upload(
+        &self,
+        attempt: Attempt,
+        held: &Held,
+        store: &dyn Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let content = progress
+            .content
+            .as_ref()
+            .ok_or_else(|| Error::Internal(format!("the upload job {} has no content", attempt.id)))?;
         let url = match store.publish(attempt).await {
             Err(error @ store::Error::NotFound(_)) => {
                 // Somebody removed it by hand: there is nothing to finish.
@@ -196,7 +230,9 @@ impl Services {
                 Ok(Activation::NotOurs) => {
                     return match self.catalog.status(attempt.image).await? {
                         Some(Status::Active) => Ok(()),
-                        _ => Err(Error::Unavailable("the lease of the upload was lost; another gateway finishes it".into())),
+                        _ => Err(Error::Unavailable(
+                            "the lease of the upload was lost; another gateway finishes it".into(),
+                        )),
                     };
                 }
                 Err(catalog::Error::Unavailable(why)) => wait_for_catalog(held, &why).await?,
@@ -205,7 +241,13 @@ impl Services {
         }
     }
 
-    async fn try_activate(&self, attempt: Attempt, lease: Lease, content: &Content, location: &Location) -> Result<Activation, catalog::Error> {
+    async fn try_activate(
+        &self,
+        attempt: Attempt,
+        lease: Lease,
+        content: &Content,
+        location: &Location,
+    ) -> Result<Activation, catalog::Error> {
         let tx = self.catalog.begin("upload_activate").await?;
         // The image's row first, as a deletion does; and its size, without which no image is active.
         tx.set_content(attempt.image, content, location).await?;
@@ -237,12 +279,19 @@ impl Services {
                 let _ = self.catalog.postpone_job(lease, Duration::ZERO, &error.to_string()).await;
                 self.job_bell.notify_one();
             }
-            (_, Err(error)) => tracing::warn!(image = %attempt.image, %error, "a failed upload will be undone when its lease has run out"),
+            (_, Err(error)) => {
+                tracing::warn!(image = %attempt.image, %error, "a failed upload will be undone when its lease has run out")
+            }
         }
     }
 
     /// Notes that an upload is over; with `discarded`, that nothing of it is left either.
-    pub(super) async fn record_undone(&self, attempt: Attempt, lease: Lease, discarded: bool) -> Result<(), catalog::Error> {
+    pub(super) async fn record_undone(
+        &self,
+        attempt: Attempt,
+        lease: Lease,
+        discarded: bool,
+    ) -> Result<(), catalog::Error> {
         let tx = self.catalog.begin("upload_undo").await?;
         tx.abort_upload(attempt.image, lease, &ABORT_UPLOAD, &[WRITING, COMMITTING]).await?;
         let ours = if discarded { tx.finish_job(lease).await? } else { tx.set_job_state(lease, DISCARDING).await? };
@@ -272,9 +321,14 @@ async fn wait_for_catalog(held: &Held, why: &str) -> Result<(), Error> {
 
 fn check_ready(image: &Image) -> Result<(), Error> {
     if !BEGIN_UPLOAD.allows(image.status) {
-        return Err(Error::Conflict(format!("Image status transition from {} to saving is not allowed: data can be uploaded to a queued image alone.", image.status)));
+        return Err(Error::Conflict(format!(
+            "Image status transition from {} to saving is not allowed: data can be uploaded to a queued image alone.",
+            image.status
+        )));
     }
-    for (name, value) in [("disk_format", &image.attributes.disk_format), ("container_format", &image.attributes.container_format)] {
+    for (name, value) in
+        [("disk_format", &image.attributes.disk_format), ("container_format", &image.attributes.container_format)]
+    {
         if value.is_none() {
             return Err(Error::Invalid(format!("Property {name} must be set prior to saving data.")));
         }

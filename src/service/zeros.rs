@@ -64,7 +64,7 @@ pub(super) fn slice(pieces: &[Bytes], range: &Range<usize>) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use proptest::prelude::{any, prop, prop_oneof, proptest, Just, Strategy as _};
+    use proptest::prelude::{Just, Strategy as _, any, prop, prop_oneof, proptest};
 
     use super::{GRANULE_BYTES, HOLE_MIN_BYTES, data_ranges, slice};
 

@@ -83,7 +83,9 @@ class Checks:
 
     def changes_properties_and_tags(self):
         image = self.image.find_image("sdk file", ignore_missing=False)
-        self.image.update_image(image, name="sdk renamed", os_distro="debian", my_own="value")
+        # By id: for a property of its user's own on a whole image, this client would also remove all
+        # other properties, among them `stores`, which no server allows.
+        self.image.update_image(image.id, name="sdk renamed", os_distro="debian", my_own="value")
         self.image.update_image(image.id, tags=["one", "two"])
         image = self.image.get_image(image.id)
         assert image.name == "sdk renamed", image.name

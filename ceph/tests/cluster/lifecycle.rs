@@ -121,7 +121,7 @@ async fn whole_life(pool: &Pool) {
         (children[0].pool.as_str(), children[0].image.as_str()),
         ("images", child.as_str())
     );
-    assert_eq!(kind(pool.remove_image(&name).await), Kind::HasSnapshots);
+    assert_eq!(kind(pool.remove_image(&name).await), Kind::Busy);
     pool.remove_image(&child).await.unwrap();
     assert!(image.children("snap").await.unwrap().is_empty());
 

@@ -3,7 +3,9 @@
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -43,26 +45,34 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(OCTET_STREAM)) {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("The Content-Type of image data must be {OCTET_STREAM}, not '{media_type}'.")))
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        format!("The Content-Type of image data must be {OCTET_STREAM}, not '{media_type}'."),
+    ))
 }
 
 /// The length that the client announces: by `X-OpenStack-Image-Size`, or by the length of its body.
 fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let number = |name: &'static str| -> Result<Option<u64>, Problem> {
         let Some(value) = text(headers, name)? else { return Ok(None) };
-        value.trim().parse().map(Some).map_err(|_| Problem::bad_request(format!("The header {name} must be a whole number of bytes, not '{value}'.")))
+        value.trim().parse().map(Some).map_err(|_| {
+            Problem::bad_request(format!("The header {name} must be a whole number of bytes, not '{value}'."))
+        })
     };
     match (number("x-openstack-image-size")?, number("content-length")?) {
-        (Some(size), Some(length)) if size != length => {
-            Err(Problem::bad_request(format!("Size mismatch: x-openstack-image-size says {size} bytes, content-length says {length}.")))
-        }
+        (Some(size), Some(length)) if size != length => Err(Problem::bad_request(format!(
+            "Size mismatch: x-openstack-image-size says {size} bytes, content-length says {length}."
+        ))),
         (Some(size), _) => Ok(Some(size)),
         (None, length) => Ok(length),
     }
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Problem> {
-    headers.get(name).map(|value| value.to_str().map_err(|_| Problem::bad_request(format!("The header {name} must be ASCII text.")))).transpose()
+    headers
+        .get(name)
+        .map(|value| value.to_str().map_err(|_| Problem::bad_request(format!("The header {name} must be ASCII text."))))
+        .transpose()
 }
 
 /// `GET /v2/images/{id}/file`.
@@ -87,7 +97,8 @@ pub(in crate::api) async fn download(
     match state.services.download(&image, range).await? {
         Fetched::Nothing => Ok(StatusCode::NO_CONTENT.into_response()),
         Fetched::OutOfRange(size) => {
-            let text = format!("The range '{}' is not within the {size} bytes of the image.", range.unwrap_or_default());
+            let text =
+                format!("The range '{}' is not within the {size} bytes of the image.", range.unwrap_or_default());
             let mut response = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, text).into_response();
             response.headers_mut().extend(header(CONTENT_RANGE, &format!("bytes */{size}")));
             Ok(response)

@@ -16,7 +16,11 @@ use crate::domain::query::{ImageQuery, pairs};
 use crate::identity::Caller;
 
 /// `POST /v2/images`.
-pub(in crate::api) async fn create(State(state): State<AppState>, Extension(caller): Extension<Caller>, request: Request) -> Result<Response, Problem> {
+pub(in crate::api) async fn create(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     let base = base_url(&state, request.headers());
     let document = body::json(request, state.settings.body_idle_timeout).await?;
     let Value::Object(members) = document else {
@@ -94,7 +98,9 @@ fn dialect(headers: &HeaderMap) -> Option<Dialect> {
 
 fn unsupported_patch() -> Response {
     let names = Dialect::MEDIA_TYPES.map(|(name, _)| name).join(", ");
-    let mut response = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("The media type of a PATCH must be one of: {names}.")).into_response();
+    let mut response =
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("The media type of a PATCH must be one of: {names}."))
+            .into_response();
     if let Ok(value) = HeaderValue::from_str(&names) {
         response.headers_mut().insert(HeaderName::from_static("accept-patch"), value);
     }

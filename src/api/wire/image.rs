@@ -51,7 +51,11 @@ pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> 
         object.insert("direct_url".into(), json!(first.url));
     }
     if settings.show_multiple_locations {
-        let locations: Vec<Value> = if locatable { image.locations.iter().map(|l| json!({"url": l.url, "metadata": {"store": l.store}})).collect() } else { Vec::new() };
+        let locations: Vec<Value> = if locatable {
+            image.locations.iter().map(|l| json!({"url": l.url, "metadata": {"store": l.store}})).collect()
+        } else {
+            Vec::new()
+        };
         object.insert("locations".into(), json!(locations));
     }
     if !image.locations.is_empty() {

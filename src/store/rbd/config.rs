@@ -60,7 +60,10 @@ impl Config {
     pub fn problems(&self, name: &str) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.chunk_size_mib.is_power_of_two() || self.chunk_size_mib > CHUNK_SIZE_MIB_MAX {
-            problems.push(format!("stores.{name}.chunk_size_mib must be a power of two up to {CHUNK_SIZE_MIB_MAX}, not {}", self.chunk_size_mib));
+            problems.push(format!(
+                "stores.{name}.chunk_size_mib must be a power of two up to {CHUNK_SIZE_MIB_MAX}, not {}",
+                self.chunk_size_mib
+            ));
         }
         for (key, text) in [("user", &self.user), ("pool", &self.pool)] {
             if text.is_empty() {
@@ -68,7 +71,10 @@ impl Config {
             }
         }
         if self.user.starts_with("client.") {
-            problems.push(format!("stores.{name}.user is the name without 'client.': \"{}\"", self.user.trim_start_matches("client.")));
+            problems.push(format!(
+                "stores.{name}.user is the name without 'client.': \"{}\"",
+                self.user.trim_start_matches("client.")
+            ));
         }
         for (key, seconds) in [("connect_timeout_s", self.connect_timeout_s), ("op_timeout_s", self.op_timeout_s)] {
             if seconds == 0 {

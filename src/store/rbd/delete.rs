@@ -45,7 +45,9 @@ pub(super) async fn retire(pool: &Pool, name: &str) -> Result<(), Failure> {
             Err(e) if e.kind() == Kind::NotFound => break,
             // Our own description of the image may just be being written.
             Err(e) if e.kind() == Kind::Busy && tries < BUSY_TRIES => tokio::time::sleep(BUSY_PAUSE).await,
-            Err(e) if e.kind() == Kind::Busy => return Err(Failure::InUse("it is open for writing (rbd status shows by whom)".into())),
+            Err(e) if e.kind() == Kind::Busy => {
+                return Err(Failure::InUse("it is open for writing (rbd status shows by whom)".into()));
+            }
             Err(e) => return Err(e.into()),
         }
     }
@@ -127,7 +129,10 @@ async fn users(image: &Image) -> Result<(), Failure> {
     let snapshots = image.snapshots().await?;
     let foreign: Vec<&str> = snapshots.iter().map(|s| s.name.as_str()).filter(|name| *name != SNAPSHOT).collect();
     if !foreign.is_empty() {
-        return Err(Failure::InUse(format!("it has snapshots that Rockpool did not make: {}; remove them with rbd snap rm", foreign.join(", "))));
+        return Err(Failure::InUse(format!(
+            "it has snapshots that Rockpool did not make: {}; remove them with rbd snap rm",
+            foreign.join(", ")
+        )));
     }
     if snapshots.is_empty() {
         return Ok(());
@@ -135,13 +140,16 @@ async fn users(image: &Image) -> Result<(), Failure> {
     match image.children(SNAPSHOT).await? {
         Children::Known(children) if children.is_empty() => Ok(()),
         Children::Known(children) => {
-            let mut named: Vec<String> = children.iter().take(NAMED_USERS_MAX).map(|child| format!("{}/{}", child.pool, child.image)).collect();
+            let mut named: Vec<String> =
+                children.iter().take(NAMED_USERS_MAX).map(|child| format!("{}/{}", child.pool, child.image)).collect();
             if children.len() > NAMED_USERS_MAX {
                 named.push("...".into());
             }
             Err(Failure::InUse(format!("it has {} copy-on-write clone(s): {}", children.len(), named.join(", "))))
         }
-        Children::Hidden => Err(Failure::InUse("it has copy-on-write clones in a pool that the gateway's Ceph user cannot read".into())),
+        Children::Hidden => {
+            Err(Failure::InUse("it has copy-on-write clones in a pool that the gateway's Ceph user cannot read".into()))
+        }
     }
 }
 

@@ -38,7 +38,8 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Python's quote(), which Glance uses, leaves these alone.
-        const ENCODED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+        const ENCODED: &percent_encoding::AsciiSet =
+            &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
         let part = |text| utf8_percent_encode(text, ENCODED);
         write!(f, "rbd://{}/{}/{}/{}", part(&self.fsid), part(&self.pool), part(&self.image), part(&self.snapshot))
     }
@@ -56,7 +57,15 @@ mod tests {
         let location = Location::parse(url).unwrap();
         assert_eq!(location.pool, "images");
         assert_eq!(location.to_string(), url);
-        for bad in ["rbd://image", "rbd://a/b/c", "rbd://a/b/c/d/e", "rbd://a//c/d", "file:///etc/passwd", "rbd://a/b/c/%00", "RBD://a/b/c/d"] {
+        for bad in [
+            "rbd://image",
+            "rbd://a/b/c",
+            "rbd://a/b/c/d/e",
+            "rbd://a//c/d",
+            "file:///etc/passwd",
+            "rbd://a/b/c/%00",
+            "RBD://a/b/c/d",
+        ] {
             assert_eq!(Location::parse(bad), None, "{bad}");
         }
     }

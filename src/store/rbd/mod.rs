@@ -72,7 +72,7 @@ impl RbdStore {
     /// Turns a failure into the store's terms; a connection that went bad is given up, so that the next
     /// call makes a new one.
     fn note(&self, cluster: &ceph::Cluster, failure: ceph::Error) -> Error {
-        if matches!(failure.kind(), Kind::Blocklisted | Kind::Denied | Kind::Disconnected) {
+        if failure.is_connection_fault() {
             self.connection.invalidate(cluster);
         }
         error(failure)
@@ -86,7 +86,11 @@ impl RbdStore {
     fn locate(&self, pool: &Pool, url: &str) -> Result<Location, Error> {
         let location = Location::parse(url).ok_or_else(|| Error::Other(format!("{url} is no RBD location")))?;
         if location.fsid != pool.cluster().fsid() || location.pool != self.pool_name {
-            return Err(Error::NotFound(format!("{url} is not in pool {} of cluster {}", self.pool_name, pool.cluster().fsid())));
+            return Err(Error::NotFound(format!(
+                "{url} is not in pool {} of cluster {}",
+                self.pool_name,
+                pool.cluster().fsid()
+            )));
         }
         Ok(location)
     }
@@ -104,7 +108,11 @@ impl Store for RbdStore {
         pool.ping().await.map_err(|e| self.note(pool.cluster(), e))?;
         let latency = start.elapsed();
         let usage = pool.usage().await.ok();
-        Ok(Probe { latency, used_bytes: usage.as_ref().map(|u| u.stored_bytes), available_bytes: usage.and_then(|u| u.max_available_bytes) })
+        Ok(Probe {
+            latency,
+            used_bytes: usage.as_ref().map(|u| u.stored_bytes),
+            available_bytes: usage.and_then(|u| u.max_available_bytes),
+        })
     }
 
     async fn create(&self, attempt: Attempt, size_bytes: Option<u64>) -> Result<Box<dyn BlobWriter>, Error> {

@@ -39,7 +39,12 @@ pub(super) async fn publish(pool: &Pool, attempt: Attempt) -> Result<String, Err
         }
         Err(e) => return Err(e),
     }
-    let location = Location { fsid: pool.cluster().fsid().to_owned(), pool: pool.name().to_owned(), image: name, snapshot: SNAPSHOT.to_owned() };
+    let location = Location {
+        fsid: pool.cluster().fsid().to_owned(),
+        pool: pool.name().to_owned(),
+        image: name,
+        snapshot: SNAPSHOT.to_owned(),
+    };
     Ok(location.to_string())
 }
 
@@ -50,8 +55,20 @@ pub(super) async fn describe(pool: &Pool, name: &str, description: &BTreeMap<Str
         let current = image.metadata_list().await?;
         // Which attempt it came from is history, not description.
         let ours = |key: &str| key.starts_with(DESCRIPTION_PREFIX) && key != attempt_key();
-        try_join_all(description.iter().filter(|(key, value)| ours(key) && current.get(*key) != Some(value)).map(|(key, value)| image.metadata_set(key, value))).await?;
-        try_join_all(current.keys().filter(|key| ours(key) && !description.contains_key(*key)).map(|key| image.metadata_remove(key))).await
+        try_join_all(
+            description
+                .iter()
+                .filter(|(key, value)| ours(key) && current.get(*key) != Some(value))
+                .map(|(key, value)| image.metadata_set(key, value)),
+        )
+        .await?;
+        try_join_all(
+            current
+                .keys()
+                .filter(|key| ours(key) && !description.contains_key(*key))
+                .map(|key| image.metadata_remove(key)),
+        )
+        .await
     };
     let result = changed.await.map(drop);
     image.close().await?;

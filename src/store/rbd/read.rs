@@ -51,7 +51,9 @@ impl BlobReader for RbdReader {
         match self.pool.object_exists(&format!("rbd_id.{}", self.name)).await {
             Ok(true) => Ok(buffer),
             Ok(false) => Err(Error::NotFound(format!("{} was deleted while it was read", self.name))),
-            Err(e) if e.kind() == Kind::NotFound => Err(Error::NotFound(format!("{} was deleted while it was read", self.name))),
+            Err(e) if e.kind() == Kind::NotFound => {
+                Err(Error::NotFound(format!("{} was deleted while it was read", self.name)))
+            }
             Err(e) => Err(error(e)),
         }
     }

@@ -28,7 +28,8 @@ impl RbdStore {
             _ => format!("store {store}: the pool {pool_name} cannot be used: {e}"),
         })?;
         let name = format!("uploading-startup-check-{}", Uuid::new_v4());
-        let options = CreateOptions { size_bytes: 0, order: self.order, features: None, data_pool: self.data_pool.clone() };
+        let options =
+            CreateOptions { size_bytes: 0, order: self.order, features: None, data_pool: self.data_pool.clone() };
         let tried = match pool.create_image(&name, &options).await {
             Ok(()) => pool.remove_image(&name).await,
             Err(e) => Err(e),

@@ -26,9 +26,19 @@ pub(super) struct RbdWriter {
 }
 
 impl RbdWriter {
-    pub(super) async fn create(store: &RbdStore, pool: &Pool, name: &str, size_bytes: Option<u64>) -> Result<Self, ceph::Error> {
+    pub(super) async fn create(
+        store: &RbdStore,
+        pool: &Pool,
+        name: &str,
+        size_bytes: Option<u64>,
+    ) -> Result<Self, ceph::Error> {
         let end = size_bytes.unwrap_or(0);
-        let options = CreateOptions { size_bytes: end, order: store.order, features: features(pool).await?, data_pool: store.data_pool.clone() };
+        let options = CreateOptions {
+            size_bytes: end,
+            order: store.order,
+            features: features(pool).await?,
+            data_pool: store.data_pool.clone(),
+        };
         pool.create_image(name, &options).await?;
         let image = match pool.open(name).await {
             Ok(image) => image,

@@ -56,6 +56,7 @@ impl Token {
 pub(crate) struct Options {
     changes: Vec<(String, String, Value)>,
     ceph_user: Option<String>,
+    database_hosts: Option<String>,
 }
 
 impl Options {
@@ -69,6 +70,12 @@ impl Options {
     /// Uses another cephx user, with the keyring that the test cluster has for it.
     pub(crate) fn ceph_user(mut self, user: &str) -> Self {
         self.ceph_user = Some(user.into());
+        self
+    }
+
+    /// Reaches its database by another way, such as `127.0.0.1:7000` of a proxy; several hosts with commas.
+    pub(crate) fn database_hosts(mut self, hosts: &str) -> Self {
+        self.database_hosts = Some(hosts.into());
         self
     }
 }
@@ -100,21 +107,47 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts a gateway on a database of its own.
     pub(crate) fn start(options: Options) -> Self {
+        let gateway = Self::start_unready(options);
+        gateway.await_ready();
+        gateway
+    }
+
+    /// Starts as many gateways at the same moment, on one empty database.
+    pub(crate) fn start_all(options: &Options, count: usize) -> Vec<Self> {
+        let first = Self::start_unready(options.clone());
+        let mut gateways: Vec<Self> = (1..count).map(|_| Self::launch(options.clone(), Arc::clone(&first.database))).collect();
+        gateways.push(first);
+        for gateway in &gateways {
+            gateway.await_ready();
+        }
+        gateways
+    }
+
+    /// As `start`, for a gateway that may never be ready.
+    pub(crate) fn start_unready(options: Options) -> Self {
         let name = format!("rockpool_test_{}", uuid::Uuid::new_v4().as_simple());
         let superuser = servers().postgres;
         psql(&superuser, &format!("CREATE DATABASE {name}"));
         let (base, _) = superuser.rsplit_once('/').unwrap();
         let database = Arc::new(Database { url: format!("{base}/{name}"), name });
-        let gateway = Self::launch(options, database);
-        gateway.await_ready();
-        gateway
+        Self::launch(options, database)
     }
 
     /// Starts another gateway on the same database.
     pub(crate) fn sibling(&self) -> Self {
-        let gateway = Self::launch(self.options.clone(), Arc::clone(&self.database));
+        self.sibling_with(self.options.clone())
+    }
+
+    /// Starts a gateway with other options on the same database.
+    pub(crate) fn sibling_with(&self, options: Options) -> Self {
+        let gateway = self.sibling_unready(options);
         gateway.await_ready();
         gateway
+    }
+
+    /// As `sibling_with`, for a gateway that may never be ready.
+    pub(crate) fn sibling_unready(&self, options: Options) -> Self {
+        Self::launch(options, Arc::clone(&self.database))
     }
 
     fn launch(options: Options, database: Arc<Database>) -> Self {
@@ -138,6 +171,13 @@ impl Gateway {
 
     fn config(options: &Options, database: &Database, folder: &std::path::Path, address: &str) -> String {
         let ceph = servers().ceph;
+        let database_url = match &options.database_hosts {
+            None => database.url.clone(),
+            Some(hosts) => {
+                let (login, rest) = database.url.split_once('@').unwrap();
+                format!("{login}@{hosts}/{}", rest.split_once('/').unwrap().1)
+            }
+        };
         let user = options.ceph_user.as_deref().unwrap_or("rockpool");
         let tokens: String = Token::ALL
             .iter()
@@ -155,7 +195,7 @@ impl Gateway {
              [stores.ceph]\nceph_conf = \"{}\"\nuser = \"{user}\"\nkeyring = \"{}\"\nop_timeout_s = 10\n\
              [images]\n[log]\n[jobs]\n[identity]\nmode = \"local\"\n{people}{projects}{tokens}",
             folder.join("disable").display(),
-            database.url,
+            database_url,
             ceph.join("ceph.conf").display(),
             ceph.join(format!("client.{user}.keyring")).display(),
         );

@@ -2,11 +2,19 @@
 
 mod gateway;
 mod http;
+mod proxy;
 mod servers;
+mod wire;
+mod slow;
+mod state;
 
 pub(crate) use gateway::{Gateway, Options, Token};
 pub(crate) use http::{Answer, Client};
+pub(crate) use proxy::Proxy;
+pub(crate) use slow::{SlowDownload, SlowUpload};
+pub(crate) use state::{Session, assert_active, assert_consistent, hash, left_in_pool, status_of};
 pub(crate) use servers::{psql, rbd, run, servers, try_rbd};
+pub(crate) use wire::Wire;
 
 /// Bytes that do not compress and are the same every time: a xorshift stream from `seed`.
 pub(crate) fn random_bytes(seed: u64, length: usize) -> Vec<u8> {

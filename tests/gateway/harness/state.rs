@@ -1,0 +1,88 @@
+//! What is stored, as seen from outside: the pool, the record, and whether they agree.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
+use super::http::Client;
+use super::servers::rbd;
+
+/// Every name in the pool and its trash that has one of these texts in it.
+pub(crate) fn left_in_pool(ids: &[&str]) -> Vec<String> {
+    let mut names = Vec::new();
+    for arguments in [&["ls", "images"][..], &["trash", "ls", "--all", "images"][..]] {
+        let listed = rbd(arguments);
+        names.extend(listed.lines().filter(|line| ids.iter().any(|id| line.contains(id))).map(str::to_owned));
+    }
+    names
+}
+
+/// SHA-512 in hex.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    sha2::Sha512::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The image's status; "gone" for one that is not there.
+#[track_caller]
+pub(crate) fn status_of(client: &Client, id: &str) -> String {
+    let answer = client.get(&format!("/v2/images/{id}"));
+    if answer.status == 404 {
+        return "gone".into();
+    }
+    answer.expect(200).json()["status"].as_str().unwrap().to_owned()
+}
+
+/// Fails unless the image is active, with these bytes, their hash, and a protected snapshot, and nothing
+/// else of it is in the pool.
+#[track_caller]
+pub(crate) fn assert_active(client: &Client, id: &str, bytes: &[u8]) {
+    let image = client.show(id);
+    assert_eq!(image["status"], "active", "{id}");
+    assert_eq!(image["size"], bytes.len(), "{id}");
+    assert_eq!(image["os_hash_value"], hash(bytes), "{id}");
+    // Not assert_eq: nobody wants to see the bytes.
+    assert!(client.get(&format!("/v2/images/{id}/file")).expect(200).body == bytes, "{id} holds other bytes");
+    let snapshots = rbd(&["snap", "ls", &format!("images/{id}")]);
+    assert!(snapshots.lines().any(|line| line.contains(" snap ") && line.contains("yes")), "{id}: {snapshots}");
+    assert_eq!(left_in_pool(&[id]), [id]);
+}
+
+/// After an upload has been broken off somehow: fails unless the image is queued, or active with these
+/// bytes. Returns which.
+#[track_caller]
+pub(crate) fn assert_consistent(client: &Client, id: &str, bytes: &[u8]) -> String {
+    let status = status_of(client, id);
+    match status.as_str() {
+        "queued" => {
+            let image = client.show(id);
+            assert!(image["size"].is_null() && image["os_hash_value"].is_null() && image["checksum"].is_null(), "{image}");
+            assert!(!left_in_pool(&[id]).iter().any(|name| name == id), "{id} is queued and in the pool");
+        }
+        "active" => assert_active(client, id, bytes),
+        other => panic!("{id} is {other}"),
+    }
+    status
+}
+
+/// An open transaction on a database, to hold a lock with. Dropped, it is rolled back.
+pub(crate) struct Session(Child);
+
+impl Session {
+    /// Begins a transaction with one statement and returns when that has been carried out.
+    #[track_caller]
+    pub(crate) fn begin(url: &str, sql: &str) -> Self {
+        let mut psql = Command::new("psql").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        writeln!(psql.stdin.as_mut().unwrap(), "BEGIN;\n{sql};\n\\echo locked").unwrap();
+        let output = BufReader::new(psql.stdout.as_mut().unwrap());
+        assert!(output.lines().any(|line| line.unwrap() == "locked"), "{sql}");
+        Self(psql)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+use sha2::Digest as _;
