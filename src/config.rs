@@ -313,8 +313,8 @@ fn read<T: DeserializeOwned>(mut table: Table, name: &str, problems: &mut Vec<St
     let before = problems.len();
     loop {
         match T::deserialize(table.clone()) {
-            Ok(value) if problems.len() == before => return Some(value),
-            Ok(_) => return None,
+            // Usable as far as it goes: its values are checked, too, before all is refused.
+            Ok(value) => return Some(value),
             Err(error) => {
                 // Without the offending key the others can be looked at.
                 let text = error.to_string();
@@ -512,8 +512,7 @@ mod tests {
             r#"
             [server]
             listen = "nowhere"
-            listen = "127.0.0.1:1"
-            transfers_max = 0
+            drain_timeout_s = "soon"
             [catalog]
             url = "mysql://x"
             pool_sise = 3
@@ -522,6 +521,7 @@ mod tests {
             chunk_size_mib = 3
             [images]
             hashing_algorithm = "crc32"
+            api_limit_max = 0
             [jobs]
             lease_s = 1
             [identity]
@@ -531,12 +531,13 @@ mod tests {
         );
         for expected in [
             "listen",
-            "listen",
+            "drain_timeout_s",
             "catalog",
             "pool_sise",
             "chunk_size_mib",
             "client.",
             "crc32",
+            "api_limit_max",
             "lease_s",
             "anonymous",
             "[colour]",

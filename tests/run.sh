@@ -27,7 +27,7 @@ readonly REPO
 readonly CLUSTER_SH=$REPO/ceph/cluster.sh
 readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0)
 # A test that hangs must not hold the machine for ever.
-readonly PART_LIMIT=60m
+readonly PART_LIMIT=30m
 
 PASSED=0 FAILED=0 SKIPPED=0
 FAILURES=()
@@ -246,7 +246,7 @@ script_test() {
 }
 
 run_unit() {
-    check "cargo fmt" cargo fmt --all --check || true
+    check "cargo fmt" cargo fmt --all --check -- --color never || true
     check "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings || true
     check "shellcheck" shellcheck -x ceph/*.sh tests/*.sh tests/*/*.sh deploy/*.sh .ci/run || true
 }

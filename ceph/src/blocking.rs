@@ -27,8 +27,7 @@ where
         Ok(Ok(place)) => place,
         // The semaphore is never closed, so this is the timeout.
         Ok(Err(_)) | Err(_) => {
-            return Err(Error::new(call, object, libc::ETIMEDOUT)
-                .with_detail("too many calls wait for the cluster"));
+            return Err(Error::new(call, object, libc::ETIMEDOUT).with_detail("too many calls wait for the cluster"));
         }
     };
     let task = tokio::task::spawn_blocking(move || {
@@ -37,13 +36,10 @@ where
     });
     match task.await {
         Ok(result) => result,
-        Err(stopped) => {
-            match stopped.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::new(call, object, libc::ECANCELED)
-                    .with_detail("the runtime is stopping")),
-            }
-        }
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::new(call, object, libc::ECANCELED).with_detail("the runtime is stopping")),
+        },
     }
 }
 

@@ -50,14 +50,8 @@ pub(crate) async fn of(image: &Image, snapshot: &str) -> Result<Children, Error>
             let id = to_c(&read_id(raw, label)?, "rbd_open_by_id_read_only")?;
             let mut at_snapshot = null_mut();
             // SAFETY: a live io context, C strings, and an out pointer for the call.
-            let value = unsafe {
-                sys::rbd_open_by_id_read_only(
-                    pool.raw(),
-                    id.as_ptr(),
-                    &mut at_snapshot,
-                    snap.as_ptr(),
-                )
-            };
+            let value =
+                unsafe { sys::rbd_open_by_id_read_only(pool.raw(), id.as_ptr(), &mut at_snapshot, snap.as_ptr()) };
             check(value, "rbd_open_by_id_read_only", label)?;
             let children = list(at_snapshot, label);
             // SAFETY: opened above, closed once; this is a blocking thread, not a callback.

@@ -50,16 +50,9 @@ pub(crate) fn start() -> Result<(), Error> {
     let mut jobs = JOBS.lock().unwrap_or_else(PoisonError::into_inner);
     if jobs.is_none() {
         let (sender, receiver) = channel();
-        thread::Builder::new()
-            .name("ceph-closer".into())
-            .spawn(move || serve(&receiver))
-            .map_err(|error| {
-                Error::new(
-                    "pthread_create",
-                    "ceph-closer",
-                    error.raw_os_error().unwrap_or(libc::EAGAIN),
-                )
-            })?;
+        thread::Builder::new().name("ceph-closer".into()).spawn(move || serve(&receiver)).map_err(|error| {
+            Error::new("pthread_create", "ceph-closer", error.raw_os_error().unwrap_or(libc::EAGAIN))
+        })?;
         *jobs = Some(sender);
         // SAFETY: a function that may run at the end of the process; it only sleeps. If there is no room for
         // it (ENOMEM), the end is as it would have been without.
@@ -107,12 +100,10 @@ fn serve(jobs: &Receiver<Job>) {
 }
 
 fn begin_shutdown(cluster: RawCluster) {
-    let started = thread::Builder::new()
-        .name("ceph-shutdown".into())
-        .spawn(move || {
-            cluster.shut_down();
-            RUNNING.fetch_sub(1, Ordering::AcqRel);
-        });
+    let started = thread::Builder::new().name("ceph-shutdown".into()).spawn(move || {
+        cluster.shut_down();
+        RUNNING.fetch_sub(1, Ordering::AcqRel);
+    });
     if let Err(error) = started {
         RUNNING.fetch_sub(1, Ordering::AcqRel);
         tracing::error!(%error, "no thread to disconnect from Ceph; the connection leaks");
@@ -124,8 +115,7 @@ fn begin_close(image: Box<ClosingImage>) {
     let context = Box::into_raw(image);
     let mut completion = std::ptr::null_mut();
     // SAFETY: `context` lives until `on_closed` (or the error path below) takes it back.
-    let created =
-        unsafe { sys::rbd_aio_create_completion(context.cast(), Some(on_closed), &mut completion) };
+    let created = unsafe { sys::rbd_aio_create_completion(context.cast(), Some(on_closed), &mut completion) };
     let started = check(created, "rbd_aio_create_completion", "").and_then(|_| {
         // SAFETY: the last user of `raw` gave it up by dropping it; this is its only close.
         let value = unsafe { sys::rbd_aio_close(raw, completion) };
@@ -150,15 +140,7 @@ unsafe extern "C" fn on_closed(completion: sys::rbd_completion_t, context: *mut 
     let value = unsafe { sys::rbd_aio_get_return_value(completion) };
     // SAFETY: as above; it is not used afterwards.
     unsafe { sys::rbd_aio_release(completion) };
-    let result = if value < 0 {
-        Err(Error::from_return(
-            "rbd_aio_close",
-            &image.object,
-            value as i64,
-        ))
-    } else {
-        Ok(())
-    };
+    let result = if value < 0 { Err(Error::from_return("rbd_aio_close", &image.object, value as i64)) } else { Ok(()) };
     image.finish(result);
 }
 

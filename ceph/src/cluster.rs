@@ -41,6 +41,7 @@ struct ClusterInner {
     fsid: String,
     addrs: String,
     user: String,
+    op_timeout: Duration,
 }
 
 /// An owned `rados_t`. Not shut down by drop, see `closer`.
@@ -76,12 +77,7 @@ impl Cluster {
     /// user, [`Kind::TimedOut`] when no monitor answers.
     pub async fn connect(config: &ClusterConfig) -> Result<Cluster, Error> {
         let config = config.clone();
-        blocking::run(
-            "rados_connect",
-            &format!("client.{}", config.user),
-            move || connect(&config),
-        )
-        .await
+        blocking::run("rados_connect", &format!("client.{}", config.user), move || connect(&config)).await
     }
 
     /// The cluster's id.
@@ -98,6 +94,11 @@ impl Cluster {
     /// (`127.0.0.1:0/123`). Empty when librados could not tell.
     pub fn addrs(&self) -> &str {
         &self.inner.addrs
+    }
+
+    /// How long one answer may take; see [`ClusterConfig::op_timeout`].
+    pub(crate) fn op_timeout(&self) -> Duration {
+        self.inner.op_timeout
     }
 
     /// True for clones of the same connection.
@@ -131,12 +132,7 @@ impl Cluster {
                 )
             };
             // SAFETY: librados filled both pairs, or left them null and 0.
-            let (output, status) = unsafe {
-                (
-                    take_buffer(output, output_length),
-                    take_buffer(status, status_length),
-                )
-            };
+            let (output, status) = unsafe { (take_buffer(output, output_length), take_buffer(status, status_length)) };
             match check(value, "rados_mon_command", &object) {
                 Ok(_) => Ok(output),
                 Err(error) => Err(error.with_detail(String::from_utf8_lossy(&status).into_owned())),
@@ -154,12 +150,7 @@ impl Cluster {
             let mut buffer = vec![0_u8; 4096];
             // SAFETY: a live handle, a C string, and a buffer of the length given.
             let value = unsafe {
-                sys::rados_conf_get(
-                    cluster.raw(),
-                    option.as_ptr(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                )
+                sys::rados_conf_get(cluster.raw(), option.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
             };
             match check(value, "rados_conf_get", &object) {
                 Ok(_) => Ok(Some(from_buffer(&buffer))),
@@ -175,10 +166,7 @@ impl Cluster {
     pub async fn pool(&self, name: &str) -> Result<Pool, Error> {
         let cluster = self.clone();
         let pool = name.to_owned();
-        blocking::run("rados_ioctx_create", name, move || {
-            Pool::from_name(cluster, pool)
-        })
-        .await
+        blocking::run("rados_ioctx_create", name, move || Pool::from_name(cluster, pool)).await
     }
 
     pub(crate) fn raw(&self) -> sys::rados_t {
@@ -207,10 +195,9 @@ fn connect(config: &ClusterConfig) -> Result<Cluster, Error> {
                 fsid,
                 addrs: own_addrs(raw),
                 user: config.user.clone(),
+                op_timeout: config.op_timeout,
             };
-            Ok(Cluster {
-                inner: Arc::new(inner),
-            })
+            Ok(Cluster { inner: Arc::new(inner) })
         }
         Err(error) => {
             raw.shut_down();
@@ -234,26 +221,21 @@ fn configure(raw: RawCluster, config: &ClusterConfig) -> Result<(), Error> {
     let conf = path_to_c(&config.conf, "rados_conf_read_file")?;
     // SAFETY: a fresh handle of this thread and a C string.
     let value = unsafe { sys::rados_conf_read_file(raw.0, conf.as_ptr()) };
-    check(
-        value,
-        "rados_conf_read_file",
-        &config.conf.display().to_string(),
-    )?;
+    check(value, "rados_conf_read_file", &config.conf.display().to_string())?;
 
     if let Some(keyring) = &config.keyring {
         set_option(raw, "keyring", &keyring.display().to_string())?;
     }
     let operation = whole_seconds(config.op_timeout);
-    set_option(
-        raw,
-        "client_mount_timeout",
-        &whole_seconds(config.connect_timeout),
-    )?;
+    set_option(raw, "client_mount_timeout", &whole_seconds(config.connect_timeout))?;
     set_option(raw, "rados_osd_op_timeout", &operation)?;
     set_option(raw, "rados_mon_op_timeout", &operation)?;
-    // True zero-copy writes need both: with a cache librbd copies, and by default it does so anyway because
-    // callers may touch their buffer. Ours are immutable and live until the callback.
+    // Our data is written once and in big pieces; a cache only costs a copy and a place for errors to hide.
     set_option(raw, "rbd_cache", "false")?;
+    // Buffers of a write belong to its operation and never change: librbd need not copy them, which saves a
+    // sixth of a gigabyte's CPU time and a third of an upload's memory. The price (measured with librbd
+    // 16.2.15): a write that fails before it reaches the objects, by a blocklisted client for instance, never
+    // completes, because the completion waits for the buffers and they for the completion. `io` sees to that.
     set_option(raw, "rbd_disable_zero_copy_writes", "false")
 }
 
@@ -264,10 +246,7 @@ fn whole_seconds(time: Duration) -> String {
 }
 
 fn set_option(raw: RawCluster, name: &str, value: &str) -> Result<(), Error> {
-    let (option, text) = (
-        to_c(name, "rados_conf_set")?,
-        to_c(value, "rados_conf_set")?,
-    );
+    let (option, text) = (to_c(name, "rados_conf_set")?, to_c(value, "rados_conf_set")?);
     // SAFETY: a handle that is not connected yet and that only this thread knows.
     let result = unsafe { sys::rados_conf_set(raw.0, option.as_ptr(), text.as_ptr()) };
     check(result, "rados_conf_set", name).map(|_| ())

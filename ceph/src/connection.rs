@@ -55,14 +55,8 @@ struct FileStamp {
 impl Connection {
     /// Does not connect yet.
     pub fn new(config: ClusterConfig) -> Connection {
-        let shared = Shared {
-            config,
-            state: Mutex::new(State::default()),
-            connecting: AsyncMutex::new(()),
-        };
-        Connection {
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { config, state: Mutex::new(State::default()), connecting: AsyncMutex::new(()) };
+        Connection { shared: Arc::new(shared) }
     }
 
     /// The connection, made now if there is none or if the last one went bad.
@@ -81,11 +75,7 @@ impl Connection {
             Ok(result) => result,
             Err(stopped) => match stopped.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::new(
-                    "rados_connect",
-                    &self.shared.config.user,
-                    libc::ECANCELED,
-                )),
+                Err(_) => Err(Error::new("rados_connect", &self.shared.config.user, libc::ECANCELED)),
             },
         }
     }
@@ -94,15 +84,8 @@ impl Connection {
     /// new one. Does nothing if it has been replaced already.
     pub fn invalidate(&self, seen: &Cluster) {
         let mut state = self.shared.state();
-        if state
-            .cluster
-            .as_ref()
-            .is_some_and(|cluster| cluster.is_same(seen))
-        {
-            tracing::warn!(
-                user = seen.user(),
-                "the connection to Ceph went bad; the next use makes a new one"
-            );
+        if state.cluster.as_ref().is_some_and(|cluster| cluster.is_same(seen)) {
+            tracing::warn!(user = seen.user(), "the connection to Ceph went bad; the next use makes a new one");
             state.cluster = None;
         }
     }
@@ -118,9 +101,7 @@ impl Connection {
         };
         {
             let mut state = self.shared.state();
-            let fresh = state
-                .keyring_checked
-                .is_some_and(|checked| checked.elapsed() < KEYRING_INTERVAL);
+            let fresh = state.keyring_checked.is_some_and(|checked| checked.elapsed() < KEYRING_INTERVAL);
             if state.cluster.is_none() || fresh {
                 return;
             }
@@ -174,11 +155,7 @@ impl Shared {
     }
 
     /// Notes how an attempt ended; the interval counts from here.
-    fn settle(
-        &self,
-        result: Result<Cluster, Error>,
-        stamp: Option<FileStamp>,
-    ) -> Result<Cluster, Error> {
+    fn settle(&self, result: Result<Cluster, Error>, stamp: Option<FileStamp>) -> Result<Cluster, Error> {
         let mut state = self.state();
         state.attempted = Some(Instant::now());
         match result {
@@ -205,27 +182,18 @@ impl Shared {
 
 /// How long until the next attempt may begin.
 fn attempt_wait(attempted: Option<Instant>) -> Duration {
-    attempted.map_or(Duration::ZERO, |attempted| {
-        ATTEMPT_INTERVAL.saturating_sub(attempted.elapsed())
-    })
+    attempted.map_or(Duration::ZERO, |attempted| ATTEMPT_INTERVAL.saturating_sub(attempted.elapsed()))
 }
 
 /// Off the runtime's workers, since a keyring may lie on a slow file system.
 async fn stamp(path: PathBuf) -> Option<FileStamp> {
-    tokio::task::spawn_blocking(move || read_stamp(&path))
-        .await
-        .ok()
-        .flatten()
+    tokio::task::spawn_blocking(move || read_stamp(&path)).await.ok().flatten()
 }
 
 fn read_stamp(path: &Path) -> Option<FileStamp> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path).ok()?;
-    Some(FileStamp {
-        modified: metadata.modified().ok(),
-        length: metadata.len(),
-        inode: metadata.ino(),
-    })
+    Some(FileStamp { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })
 }
 
 #[cfg(test)]
@@ -252,10 +220,7 @@ mod tests {
         let first = connection.current().await.unwrap_err();
         assert_eq!(first.kind(), Kind::NotFound);
         let attempted = connection.shared.state().attempted;
-        assert_eq!(
-            connection.current().await.unwrap_err().to_string(),
-            first.to_string()
-        );
+        assert_eq!(connection.current().await.unwrap_err().to_string(), first.to_string());
         assert_eq!(connection.shared.state().attempted, attempted);
     }
 

@@ -57,13 +57,7 @@ pub enum Kind {
 impl Error {
     /// From an errno (positive).
     pub(crate) fn new(call: &'static str, object: impl Into<String>, errno: i32) -> Error {
-        Error {
-            errno,
-            call,
-            object: object.into(),
-            kind: Kind::of(errno),
-            detail: None,
-        }
+        Error { errno, call, object: object.into(), kind: Kind::of(errno), detail: None }
     }
 
     /// From the negative return value of a C call.
@@ -198,24 +192,14 @@ mod tests {
     #[test]
     fn displays_one_sentence() {
         let error = Error::from_return("rbd_open", "images/abc", -2);
-        assert_eq!(
-            error.to_string(),
-            "rbd_open \"images/abc\": No such file or directory (ENOENT)"
-        );
+        assert_eq!(error.to_string(), "rbd_open \"images/abc\": No such file or directory (ENOENT)");
         let error = error.with_detail("no keyring at /etc/ceph/k");
-        assert!(
-            error
-                .to_string()
-                .ends_with("(ENOENT): no keyring at /etc/ceph/k")
-        );
+        assert!(error.to_string().ends_with("(ENOENT): no keyring at /etc/ceph/k"));
         assert_eq!(
             Error::new("rbd_open", "p/i", 108).to_string(),
             "rbd_open \"p/i\": this client is blocklisted (ESHUTDOWN)"
         );
-        assert_eq!(
-            Error::new("x", "y", 5).with_detail("").to_string(),
-            "x \"y\": Input/output error (EIO)"
-        );
+        assert_eq!(Error::new("x", "y", 5).with_detail("").to_string(), "x \"y\": Input/output error (EIO)");
     }
 
     #[test]

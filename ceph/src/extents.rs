@@ -14,12 +14,7 @@ pub struct Extent {
     pub length: u64,
 }
 
-pub(crate) fn allocated(
-    raw: sys::rbd_image_t,
-    label: &str,
-    offset: u64,
-    length: u64,
-) -> Result<Vec<Extent>, Error> {
+pub(crate) fn allocated(raw: sys::rbd_image_t, label: &str, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {
     let mut found: Vec<Extent> = Vec::new();
     // From no snapshot, so "everything there is", with what a parent holds; whole objects, so that the
     // object map is enough to answer.
@@ -42,19 +37,11 @@ pub(crate) fn allocated(
     Ok(merge(found, offset, length))
 }
 
-unsafe extern "C" fn on_extent(
-    offset: u64,
-    length: usize,
-    exists: libc::c_int,
-    found: *mut c_void,
-) -> libc::c_int {
+unsafe extern "C" fn on_extent(offset: u64, length: usize, exists: libc::c_int, found: *mut c_void) -> libc::c_int {
     if exists != 0 {
         // SAFETY: `allocated` passed a pointer to its vector and waits for librbd.
         let found = unsafe { &mut *found.cast::<Vec<Extent>>() };
-        found.push(Extent {
-            offset,
-            length: length as u64,
-        });
+        found.push(Extent { offset, length: length as u64 });
     }
     0
 }
@@ -74,10 +61,7 @@ fn merge(mut found: Vec<Extent>, offset: u64, length: u64) -> Vec<Extent> {
             Some(last) if from <= last.offset + last.length => {
                 last.length = last.length.max(to - last.offset);
             }
-            _ => merged.push(Extent {
-                offset: from,
-                length: to - from,
-            }),
+            _ => merged.push(Extent { offset: from, length: to - from }),
         }
     }
     merged
@@ -93,17 +77,8 @@ mod tests {
 
     #[test]
     fn merges_what_touches() {
-        let found = vec![
-            extent(16, 8),
-            extent(0, 8),
-            extent(8, 4),
-            extent(10, 2),
-            extent(30, 5),
-        ];
-        assert_eq!(
-            merge(found, 0, u64::MAX),
-            [extent(0, 12), extent(16, 8), extent(30, 5)]
-        );
+        let found = vec![extent(16, 8), extent(0, 8), extent(8, 4), extent(10, 2), extent(30, 5)];
+        assert_eq!(merge(found, 0, u64::MAX), [extent(0, 12), extent(16, 8), extent(30, 5)]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -16,6 +17,9 @@ use crate::pool::Pool;
 use crate::sys;
 use crate::text::{from_buffer, to_c};
 use crate::watchers::{self, Watcher};
+
+/// Answers that the longest operation waits for, one operation timeout each; three were measured for a close.
+const ANSWERS_MAX: u32 = 4;
 
 /// An open image, or an open snapshot of one. Clones share the handle.
 ///
@@ -35,6 +39,9 @@ pub(crate) struct ImageInner {
     label: String,
     /// The size when last asked for; see `Image::known_size`.
     size_bytes: AtomicU64,
+    read_only: bool,
+    /// An operation on it will never end: it cannot be closed any more.
+    stuck: AtomicBool,
     closed: watch::Sender<CloseResult>,
 }
 
@@ -83,17 +90,8 @@ pub struct ImageStat {
 }
 
 impl Image {
-    pub(crate) async fn open(
-        pool: &Pool,
-        name: &str,
-        snapshot: Option<&str>,
-        read_only: bool,
-    ) -> Result<Image, Error> {
-        let call = if read_only {
-            "rbd_open_read_only"
-        } else {
-            "rbd_open"
-        };
+    pub(crate) async fn open(pool: &Pool, name: &str, snapshot: Option<&str>, read_only: bool) -> Result<Image, Error> {
+        let call = if read_only { "rbd_open_read_only" } else { "rbd_open" };
         let object = match snapshot {
             Some(snapshot) => format!("{name}@{snapshot}"),
             None => name.to_owned(),
@@ -113,7 +111,7 @@ impl Image {
                 }
             };
             check(value, call, label)?;
-            let image = Image::adopt(raw, owner, name, label)?;
+            let image = Image::adopt(raw, owner, name, label, read_only)?;
             if !read_only {
                 image.free_from_dead_writer();
             }
@@ -129,10 +127,9 @@ impl Image {
         pool.call(call, id, move |io, label| {
             let mut raw = null_mut();
             // SAFETY: a live io context, a C string, and an out pointer for the call.
-            let value =
-                unsafe { sys::rbd_open_by_id(io, image.as_ptr(), &mut raw, std::ptr::null()) };
+            let value = unsafe { sys::rbd_open_by_id(io, image.as_ptr(), &mut raw, std::ptr::null()) };
             check(value, call, label)?;
-            let image = Image::adopt(raw, owner, name, label)?;
+            let image = Image::adopt(raw, owner, name, label, false)?;
             image.free_from_dead_writer();
             Ok(image)
         })
@@ -148,7 +145,7 @@ impl Image {
     }
 
     /// Takes over a handle that librbd just opened; from here on its drop closes it. Blocks.
-    fn adopt(raw: sys::rbd_image_t, pool: Pool, name: String, label: &str) -> Result<Image, Error> {
+    fn adopt(raw: sys::rbd_image_t, pool: Pool, name: String, label: &str, read_only: bool) -> Result<Image, Error> {
         let image = Image {
             inner: Arc::new(ImageInner {
                 raw: RawImage(raw),
@@ -156,6 +153,8 @@ impl Image {
                 name,
                 label: label.to_owned(),
                 size_bytes: AtomicU64::new(0),
+                read_only,
+                stuck: AtomicBool::new(false),
                 closed: watch::Sender::new(None),
             }),
         };
@@ -188,8 +187,7 @@ impl Image {
         let image = self.clone();
         self.call("rbd_resize2", move |raw, label| {
             // SAFETY: a live image; the callback is a function and takes no data.
-            let value =
-                unsafe { sys::rbd_resize2(raw, size_bytes, true, Some(no_progress), null_mut()) };
+            let value = unsafe { sys::rbd_resize2(raw, size_bytes, true, Some(no_progress), null_mut()) };
             check(value, "rbd_resize2", label)?;
             image.learn_size().map(|_| ())
         })
@@ -210,31 +208,46 @@ impl Image {
     /// the fast-diff feature this reads no data and takes a fraction of a millisecond. A range beyond the
     /// end is cut.
     pub async fn allocated_extents(&self, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {
-        self.call("rbd_diff_iterate2", move |raw, label| {
-            extents::allocated(raw, label, offset, length)
-        })
-        .await
+        self.call("rbd_diff_iterate2", move |raw, label| extents::allocated(raw, label, offset, length)).await
     }
 
     /// Closes the image, and waits until that is done: for the other clones to be dropped, for running
     /// operations, and for librbd (up to three operation timeouts on a stopped cluster).
     ///
-    /// When the future is dropped the image still closes.
+    /// When the future is dropped the image still closes. An image on which an operation never ended (see
+    /// [`Image::write`]) is given up: [`Kind::TimedOut`](crate::Kind::TimedOut) at once, and the handle leaks.
     pub async fn close(self) -> Result<(), Error> {
         let mut closed = self.inner.closed.subscribe();
         let label = self.inner.label.clone();
+        let stuck = self.inner.stuck.load(Ordering::Relaxed);
+        let limit = self.answer_limit();
         drop(self);
-        // An error here means that the closer went away without a word.
-        let lost = |_| Error::new("rbd_aio_close", label, libc::ECANCELED);
-        match closed
-            .wait_for(Option::is_some)
-            .await
-            .map_err(lost)?
-            .as_ref()
-        {
-            Some(result) => result.clone(),
-            None => Ok(()),
+        let given_up = || Error::new("rbd_aio_close", label.clone(), libc::ETIMEDOUT);
+        if stuck {
+            return Err(given_up());
         }
+        match tokio::time::timeout(limit, closed.wait_for(Option::is_some)).await {
+            Ok(Ok(result)) => result.clone().unwrap_or(Ok(())),
+            // The closer went away without a word.
+            Ok(Err(_)) => Err(Error::new("rbd_aio_close", label.clone(), libc::ECANCELED)),
+            Err(_) => Err(given_up()),
+        }
+    }
+
+    /// Longer than librbd takes for anything, with the timeouts that the connection has: what takes longer
+    /// will never end.
+    pub(crate) fn answer_limit(&self) -> Duration {
+        self.pool().cluster().op_timeout() * ANSWERS_MAX
+    }
+
+    /// Notes that an operation will never end.
+    pub(crate) fn give_up(&self) {
+        self.inner.stuck.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses a change of an image that was opened read-only.
+    pub(crate) fn require_writable(&self, call: &'static str) -> Result<(), Error> {
+        if self.inner.read_only { Err(Error::new(call, self.label(), libc::EROFS)) } else { Ok(()) }
     }
 
     /// Runs a blocking call on this image, which stays open meanwhile.
@@ -272,11 +285,7 @@ impl Image {
 }
 
 /// librbd calls the progress callback of a shrinking resize without asking whether there is one (16.2.15).
-pub(crate) unsafe extern "C" fn no_progress(
-    _done: u64,
-    _total: u64,
-    _data: *mut std::ffi::c_void,
-) -> libc::c_int {
+pub(crate) unsafe extern "C" fn no_progress(_done: u64, _total: u64, _data: *mut std::ffi::c_void) -> libc::c_int {
     0
 }
 
@@ -313,8 +322,7 @@ fn read_stat(raw: sys::rbd_image_t, label: &str) -> Result<ImageStat, Error> {
     // The prefix in `info` is cut at 24 bytes, too short for images with a data pool.
     let mut prefix = [0_u8; SHORT_TEXT_MAX];
     // SAFETY: a live image and a buffer of the length given.
-    let value =
-        unsafe { sys::rbd_get_block_name_prefix(raw, prefix.as_mut_ptr().cast(), prefix.len()) };
+    let value = unsafe { sys::rbd_get_block_name_prefix(raw, prefix.as_mut_ptr().cast(), prefix.len()) };
     check(value, "rbd_get_block_name_prefix", label)?;
 
     Ok(ImageStat {

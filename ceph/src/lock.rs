@@ -4,9 +4,9 @@
 //! process that is killed leaves it there, together with its watch, which the OSD drops after some 30
 //! seconds. From then on librbd breaks the lock when another client needs it, but it insists on blocklisting
 //! the dead one first. Caps of `mon 'allow r'`, as many sites still have them, do not allow that, and *every*
-//! change of the image (write, snapshot, rename, metadata, removal) fails with EACCES or EBUSY for ever
-//! (measured with 16.2.15). Nor does librbd break a lock of its own client, which a close that timed out
-//! leaves behind.
+//! change of the image (write, snapshot, rename, metadata, removal) fails with EACCES, EBUSY or EROFS
+//! for ever (measured with 16.2.15). A close that timed out can leave a lock of this very client, which must
+//! not blocklist itself.
 //!
 //! So this crate does it, by the same rule (no watch, so dead): blocklist if allowed, then break the lock.
 //! Without the blocklisting a client that was cut off rather than killed could still write to the image
@@ -64,12 +64,8 @@ pub(crate) fn release_dead(pool: &Pool, image: &str, target: Target) -> Result<U
     // SAFETY: a live io context, a C string, and an out pointer for the call.
     let value = unsafe {
         match target {
-            Target::Name => {
-                sys::rbd_open_read_only(pool.raw(), name.as_ptr(), &mut raw, std::ptr::null())
-            }
-            Target::Id => {
-                sys::rbd_open_by_id_read_only(pool.raw(), name.as_ptr(), &mut raw, std::ptr::null())
-            }
+            Target::Name => sys::rbd_open_read_only(pool.raw(), name.as_ptr(), &mut raw, std::ptr::null()),
+            Target::Id => sys::rbd_open_by_id_read_only(pool.raw(), name.as_ptr(), &mut raw, std::ptr::null()),
         }
     };
     check(value, call, &label)?;
@@ -86,11 +82,7 @@ pub(crate) fn release_dead(pool: &Pool, image: &str, target: Target) -> Result<U
 }
 
 /// Breaks the lock of an open image, if its holder is dead. True if it did. Blocks.
-pub(crate) fn release_dead_of(
-    pool: &Pool,
-    raw: sys::rbd_image_t,
-    label: &str,
-) -> Result<bool, Error> {
+pub(crate) fn release_dead_of(pool: &Pool, raw: sys::rbd_image_t, label: &str) -> Result<bool, Error> {
     let header = format!("rbd_header.{}", read_id(raw, label)?);
     let lockers = lockers(pool, &header, label)?;
     if lockers.is_empty() {
@@ -113,9 +105,8 @@ fn is_dead(locker: &Locker, watchers: &[Watcher]) -> bool {
     let Some(handle) = locker.cookie.strip_prefix(COOKIE_PREFIX) else {
         return false;
     };
-    let lives = |watcher: &Watcher| {
-        locker.client == format!("client.{}", watcher.id) && handle == watcher.cookie.to_string()
-    };
+    let lives =
+        |watcher: &Watcher| locker.client == format!("client.{}", watcher.id) && handle == watcher.cookie.to_string();
     !watchers.iter().any(lives)
 }
 
@@ -125,10 +116,7 @@ fn fence(pool: &Pool, locker: &Locker, label: &str) -> Result<(), Error> {
     // SAFETY: a connected handle.
     let own = format!("client.{}", unsafe { sys::rados_get_instance_id(cluster) });
     if locker.client == own {
-        tracing::warn!(
-            image = label,
-            "breaking a lock that this process left behind"
-        );
+        tracing::warn!(image = label, "breaking a lock that this process left behind");
         return Ok(());
     }
     let addr = to_c(&locker.addr, "rados_blocklist_add")?;
@@ -136,11 +124,7 @@ fn fence(pool: &Pool, locker: &Locker, label: &str) -> Result<(), Error> {
     let value = unsafe { sys::rados_blocklist_add(cluster, addr.as_ptr().cast_mut(), 0) };
     match check(value, "rados_blocklist_add", &locker.addr) {
         Ok(_) => {
-            tracing::warn!(
-                image = label,
-                client = locker.client,
-                "blocklisted a dead client that held the lock"
-            );
+            tracing::warn!(image = label, client = locker.client, "blocklisted a dead client that held the lock");
             // The OSDs must know before the lock goes.
             // SAFETY: a connected handle.
             let value = unsafe { sys::rados_wait_for_latest_osdmap(cluster) };
@@ -161,20 +145,10 @@ fn fence(pool: &Pool, locker: &Locker, label: &str) -> Result<(), Error> {
 
 fn break_lock(pool: &Pool, header: &str, locker: &Locker, label: &str) -> Result<(), Error> {
     let call = "rados_break_lock";
-    let (object, client, cookie) = (
-        to_c(header, call)?,
-        to_c(&locker.client, call)?,
-        to_c(&locker.cookie, call)?,
-    );
+    let (object, client, cookie) = (to_c(header, call)?, to_c(&locker.client, call)?, to_c(&locker.cookie, call)?);
     // SAFETY: a live io context and C strings.
     let value = unsafe {
-        sys::rados_break_lock(
-            pool.raw(),
-            object.as_ptr(),
-            LOCK_NAME.as_ptr(),
-            client.as_ptr(),
-            cookie.as_ptr(),
-        )
+        sys::rados_break_lock(pool.raw(), object.as_ptr(), LOCK_NAME.as_ptr(), client.as_ptr(), cookie.as_ptr())
     };
     match check(value, call, label) {
         Ok(_) => Ok(()),
@@ -188,8 +162,7 @@ fn lockers(pool: &Pool, header: &str, label: &str) -> Result<Vec<Locker>, Error>
     let call = "rados_list_lockers";
     let object = to_c(header, call)?;
     // An exclusive lock has one holder; shared ones (of users) may have more, and are not ours to break.
-    let (mut tag, mut clients, mut cookies, mut addrs) =
-        ([0_u8; 256], [0_u8; 4096], [0_u8; 4096], [0_u8; 4096]);
+    let (mut tag, mut clients, mut cookies, mut addrs) = ([0_u8; 256], [0_u8; 4096], [0_u8; 4096], [0_u8; 4096]);
     let (mut tag_length, mut clients_length) = (tag.len(), clients.len());
     let (mut cookies_length, mut addrs_length) = (cookies.len(), addrs.len());
     let mut exclusive = 0;
@@ -220,13 +193,7 @@ fn lockers(pool: &Pool, header: &str, label: &str) -> Result<Vec<Locker>, Error>
     let cookies = split_list(&cookies[..cookies_length]);
     let addrs = split_list(&addrs[..addrs_length]);
     let lockers = clients.into_iter().zip(cookies).zip(addrs);
-    Ok(lockers
-        .map(|((client, cookie), addr)| Locker {
-            client,
-            cookie,
-            addr,
-        })
-        .collect())
+    Ok(lockers.map(|((client, cookie), addr)| Locker { client, cookie, addr }).collect())
 }
 
 #[cfg(test)]
@@ -235,27 +202,16 @@ mod tests {
     use crate::watchers::Watcher;
 
     fn locker(cookie: &str) -> Locker {
-        Locker {
-            client: "client.7".into(),
-            cookie: cookie.into(),
-            addr: "v1:10.0.0.1:0/77".into(),
-        }
+        Locker { client: "client.7".into(), cookie: cookie.into(), addr: "v1:10.0.0.1:0/77".into() }
     }
 
     fn watcher(id: i64, cookie: u64) -> Watcher {
-        Watcher {
-            addr: "10.0.0.1:0/77".into(),
-            id,
-            cookie,
-        }
+        Watcher { addr: "10.0.0.1:0/77".into(), id, cookie }
     }
 
     #[test]
     fn a_locker_with_its_watch_lives() {
-        assert!(!is_dead(
-            &locker("auto 99"),
-            &[watcher(8, 5), watcher(7, 99)]
-        ));
+        assert!(!is_dead(&locker("auto 99"), &[watcher(8, 5), watcher(7, 99)]));
     }
 
     #[test]

@@ -20,14 +20,8 @@ impl Image {
                 loop {
                     let mut length = buffer.len();
                     // SAFETY: a live image, a C string, a buffer of the length given.
-                    let value = unsafe {
-                        sys::rbd_metadata_get(
-                            raw,
-                            name.as_ptr(),
-                            buffer.as_mut_ptr().cast(),
-                            &mut length,
-                        )
-                    };
+                    let value =
+                        unsafe { sys::rbd_metadata_get(raw, name.as_ptr(), buffer.as_mut_ptr().cast(), &mut length) };
                     if value == -libc::ERANGE {
                         buffer.resize(length.max(buffer.len() + 1), 0);
                         continue;
@@ -46,10 +40,7 @@ impl Image {
 
     /// Sets a key. A key that begins with `conf_` overrides a configuration option for this image.
     pub async fn metadata_set(&self, key: &str, value: &str) -> Result<(), Error> {
-        let (name, text) = (
-            to_c(key, "rbd_metadata_set")?,
-            to_c(value, "rbd_metadata_set")?,
-        );
+        let (name, text) = (to_c(key, "rbd_metadata_set")?, to_c(value, "rbd_metadata_set")?);
         self.call("rbd_metadata_set", move |raw, label| {
             // SAFETY: a live image and two C strings.
             let value = unsafe { sys::rbd_metadata_set(raw, name.as_ptr(), text.as_ptr()) };
@@ -68,12 +59,7 @@ impl Image {
         let name = to_c(key, "rbd_metadata_remove")?;
         self.call("rbd_metadata_remove", move |raw, label| {
             // SAFETY: a live image and a C string.
-            check(
-                unsafe { sys::rbd_metadata_remove(raw, name.as_ptr()) },
-                "rbd_metadata_remove",
-                label,
-            )
-            .map(|_| ())
+            check(unsafe { sys::rbd_metadata_remove(raw, name.as_ptr()) }, "rbd_metadata_remove", label).map(|_| ())
         })
         .await
     }
@@ -93,11 +79,7 @@ fn list(raw: sys::rbd_image_t, label: &str) -> Result<BTreeMap<String, String>, 
 }
 
 /// The pairs after `start`, at most a page.
-fn page(
-    raw: sys::rbd_image_t,
-    label: &str,
-    start: &str,
-) -> Result<(Vec<String>, Vec<String>), Error> {
+fn page(raw: sys::rbd_image_t, label: &str, start: &str) -> Result<(Vec<String>, Vec<String>), Error> {
     let after = to_c(start, "rbd_metadata_list")?;
     let (mut keys, mut values) = (vec![0_u8; 8 * 1024], vec![0_u8; 32 * 1024]);
     loop {
@@ -120,9 +102,6 @@ fn page(
             continue;
         }
         check(value, "rbd_metadata_list", label)?;
-        return Ok((
-            split_list(&keys[..keys_length]),
-            split_list(&values[..values_length]),
-        ));
+        return Ok((split_list(&keys[..keys_length]), split_list(&values[..values_length])));
     }
 }

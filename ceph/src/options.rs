@@ -85,17 +85,14 @@ impl RawOptions {
 
     fn set_number(&self, option: u32, value: u64) -> Result<(), Error> {
         // SAFETY: live options of this thread.
-        let result =
-            unsafe { sys::rbd_image_options_set_uint64(self.0, option as libc::c_int, value) };
+        let result = unsafe { sys::rbd_image_options_set_uint64(self.0, option as libc::c_int, value) };
         check(result, "rbd_image_options_set_uint64", &option.to_string()).map(|_| ())
     }
 
     fn set_text(&self, option: u32, value: &str) -> Result<(), Error> {
         let text = to_c(value, "rbd_image_options_set_string")?;
         // SAFETY: live options of this thread; librbd copies the string.
-        let result = unsafe {
-            sys::rbd_image_options_set_string(self.0, option as libc::c_int, text.as_ptr())
-        };
+        let result = unsafe { sys::rbd_image_options_set_string(self.0, option as libc::c_int, text.as_ptr()) };
         check(result, "rbd_image_options_set_string", value).map(|_| ())
     }
 }

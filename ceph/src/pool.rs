@@ -71,13 +71,7 @@ impl Pool {
         // SAFETY: as above.
         let id = unsafe { sys::rados_ioctx_get_id(raw) };
         Ok(Pool {
-            inner: Arc::new(PoolInner {
-                raw: RawPool(raw),
-                name,
-                id,
-                trash_prepared: AtomicBool::new(false),
-                cluster,
-            }),
+            inner: Arc::new(PoolInner { raw: RawPool(raw), name, id, trash_prepared: AtomicBool::new(false), cluster }),
         })
     }
 
@@ -114,11 +108,7 @@ impl Pool {
             .call("rados_stat", object, move |pool, label| {
                 let (mut size, mut time) = (0, 0);
                 // SAFETY: a live io context, a C string, and out pointers for the call.
-                check(
-                    unsafe { sys::rados_stat(pool, name.as_ptr(), &mut size, &mut time) },
-                    "rados_stat",
-                    label,
-                )
+                check(unsafe { sys::rados_stat(pool, name.as_ptr(), &mut size, &mut time) }, "rados_stat", label)
             })
             .await;
         match found {
@@ -137,9 +127,7 @@ impl Pool {
             owner.prepare_trash();
             let raw = RawOptions::for_create(&options)?;
             // SAFETY: a live io context, a C string and live options.
-            let value = unsafe {
-                sys::rbd_create4(pool, image.as_ptr(), options.size_bytes, raw.pointer())
-            };
+            let value = unsafe { sys::rbd_create4(pool, image.as_ptr(), options.size_bytes, raw.pointer()) };
             check(value, "rbd_create4", label).map(|_| ())
         })
         .await
@@ -174,11 +162,7 @@ impl Pool {
             };
             // An image in use can be renamed, so a dead writer's lock is only looked for when it fails.
             let error = match rename() {
-                Err(error)
-                    if matches!(error.kind(), Kind::Busy | Kind::Denied | Kind::ReadOnly) =>
-                {
-                    error
-                }
+                Err(error) if matches!(error.kind(), Kind::Busy | Kind::Denied | Kind::ReadOnly) => error,
                 result => return result,
             };
             match lock::release_dead(&pool, &from, Target::Name) {
@@ -207,8 +191,7 @@ impl Pool {
             // Removing begins with a note in the trash. If that cannot be made because the pool is full,
             // librbd says that there is no such image.
             Err(error) if error.kind() == Kind::NotFound && self.has_image(name).await => {
-                Err(Error::new("rbd_remove", self.label(name), libc::EDQUOT)
-                    .with_detail("no room for the trash"))
+                Err(Error::new("rbd_remove", self.label(name), libc::EDQUOT).with_detail("no room for the trash"))
             }
             removed => removed,
         }
@@ -225,9 +208,7 @@ impl Pool {
     }
 
     async fn has_image(&self, name: &str) -> bool {
-        self.object_exists(&format!("rbd_id.{name}"))
-            .await
-            .unwrap_or(false)
+        self.object_exists(&format!("rbd_id.{name}")).await.unwrap_or(false)
     }
 
     /// All images of the pool, without those in the trash, in no promised order.
@@ -249,25 +230,14 @@ impl Pool {
         options: &CloneOptions,
     ) -> Result<(), Error> {
         let call = "rbd_clone3";
-        let (image, snap, new) = (
-            to_c(parent_image, call)?,
-            to_c(snapshot, call)?,
-            to_c(child, call)?,
-        );
+        let (image, snap, new) = (to_c(parent_image, call)?, to_c(snapshot, call)?, to_c(child, call)?);
         let (child_pool, options) = (child_pool.clone(), options.clone());
         let object = format!("{parent_image}@{snapshot} to {}/{child}", child_pool.name());
         self.call(call, &object, move |pool, label| {
             let raw = RawOptions::for_clone(&options)?;
             // SAFETY: two live io contexts (each held by a clone of its pool), C strings, live options.
             let value = unsafe {
-                sys::rbd_clone3(
-                    pool,
-                    image.as_ptr(),
-                    snap.as_ptr(),
-                    child_pool.raw(),
-                    new.as_ptr(),
-                    raw.pointer(),
-                )
+                sys::rbd_clone3(pool, image.as_ptr(), snap.as_ptr(), child_pool.raw(), new.as_ptr(), raw.pointer())
             };
             check(value, call, label).map(|_| ())
         })
@@ -296,12 +266,7 @@ impl Pool {
     }
 
     /// Runs a blocking call on this pool; `work` gets the io context and what an error should call the object.
-    pub(crate) async fn call<T, F>(
-        &self,
-        call: &'static str,
-        object: &str,
-        work: F,
-    ) -> Result<T, Error>
+    pub(crate) async fn call<T, F>(&self, call: &'static str, object: &str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(sys::rados_ioctx_t, &str) -> Result<T, Error> + Send + 'static,
@@ -328,8 +293,7 @@ impl Pool {
         self.call(call, &image.clone(), move |io, label| {
             // Whatever else is wrong with the image, the call itself says it better.
             if let Ok(Use::Watched) = lock::release_dead(&pool, &image, target) {
-                return Err(Error::new(call, label, libc::EBUSY)
-                    .with_detail("the image still has watchers"));
+                return Err(Error::new(call, label, libc::EBUSY).with_detail("the image still has watchers"));
             }
             work(io, label)
         })
@@ -338,11 +302,7 @@ impl Pool {
 
     /// What an error calls something in this pool.
     pub(crate) fn label(&self, object: &str) -> String {
-        if object.is_empty() {
-            self.name().to_owned()
-        } else {
-            format!("{}/{object}", self.name())
-        }
+        if object.is_empty() { self.name().to_owned() } else { format!("{}/{object}", self.name()) }
     }
 
     pub(crate) fn raw(&self) -> sys::rados_ioctx_t {
@@ -351,10 +311,7 @@ impl Pool {
 }
 
 fn list_images(pool: sys::rados_ioctx_t, label: &str) -> Result<Vec<ImageId>, Error> {
-    let empty = sys::rbd_image_spec_t {
-        id: std::ptr::null_mut(),
-        name: std::ptr::null_mut(),
-    };
+    let empty = sys::rbd_image_spec_t { id: std::ptr::null_mut(), name: std::ptr::null_mut() };
     let mut specs = vec![empty; 1024];
     loop {
         let mut count = specs.len();
@@ -369,12 +326,7 @@ fn list_images(pool: sys::rados_ioctx_t, label: &str) -> Result<Vec<ImageId>, Er
         let images = specs[..count]
             .iter()
             // SAFETY: librbd filled the first `count` entries with C strings.
-            .map(|spec| unsafe {
-                ImageId {
-                    name: from_c(spec.name),
-                    id: from_c(spec.id),
-                }
-            })
+            .map(|spec| unsafe { ImageId { name: from_c(spec.name), id: from_c(spec.id) } })
             .collect();
         // SAFETY: frees what librbd put into these entries, once.
         unsafe { sys::rbd_image_spec_list_cleanup(specs.as_mut_ptr(), count) };

@@ -29,9 +29,7 @@ impl Image {
             // Nobody else has the image open, so there are no guests to quiesce.
             let flags = sys::RBD_SNAP_CREATE_SKIP_QUIESCE;
             // SAFETY: a live image, a C string, a callback that takes no data.
-            let value = unsafe {
-                sys::rbd_snap_create2(raw, snapshot.as_ptr(), flags, Some(no_progress), null_mut())
-            };
+            let value = unsafe { sys::rbd_snap_create2(raw, snapshot.as_ptr(), flags, Some(no_progress), null_mut()) };
             check(value, "rbd_snap_create2", label).map(|_| ())
         })
         .await
@@ -55,12 +53,10 @@ impl Image {
         self.call("rbd_snap_unprotect", move |raw, label| {
             // SAFETY: a live image and a C string.
             let value = unsafe { sys::rbd_snap_unprotect(raw, snapshot.as_ptr()) };
-            check(value, "rbd_snap_unprotect", label)
-                .map(|_| ())
-                .map_err(|error| match error.kind() {
-                    Kind::Busy => error.with_kind(Kind::HasChildren),
-                    _ => error,
-                })
+            check(value, "rbd_snap_unprotect", label).map(|_| ()).map_err(|error| match error.kind() {
+                Kind::Busy => error.with_kind(Kind::HasChildren),
+                _ => error,
+            })
         })
         .await
     }
@@ -71,12 +67,7 @@ impl Image {
         let snapshot = to_c(name, "rbd_snap_remove")?;
         self.call("rbd_snap_remove", move |raw, label| {
             // SAFETY: a live image and a C string.
-            check(
-                unsafe { sys::rbd_snap_remove(raw, snapshot.as_ptr()) },
-                "rbd_snap_remove",
-                label,
-            )
-            .map(|_| ())
+            check(unsafe { sys::rbd_snap_remove(raw, snapshot.as_ptr()) }, "rbd_snap_remove", label).map(|_| ())
         })
         .await
     }
@@ -89,11 +80,7 @@ impl Image {
 }
 
 fn list(raw: sys::rbd_image_t, label: &str) -> Result<Vec<Snapshot>, Error> {
-    let empty = sys::rbd_snap_info_t {
-        id: 0,
-        size: 0,
-        name: std::ptr::null(),
-    };
+    let empty = sys::rbd_snap_info_t { id: 0, size: 0, name: std::ptr::null() };
     let mut infos = vec![empty; 16];
     let count = loop {
         let mut room = libc::c_int::try_from(infos.len()).unwrap_or(libc::c_int::MAX);
@@ -105,10 +92,7 @@ fn list(raw: sys::rbd_image_t, label: &str) -> Result<Vec<Snapshot>, Error> {
         }
         break check(value, "rbd_snap_list", label)?;
     };
-    let snapshots = infos[..count]
-        .iter()
-        .filter_map(|info| describe(raw, label, info).transpose())
-        .collect();
+    let snapshots = infos[..count].iter().filter_map(|info| describe(raw, label, info).transpose()).collect();
     if count > 0 {
         // SAFETY: frees what librbd put into the array, up to its own end mark, once.
         unsafe { sys::rbd_snap_list_end(infos.as_mut_ptr()) };
@@ -117,11 +101,7 @@ fn list(raw: sys::rbd_image_t, label: &str) -> Result<Vec<Snapshot>, Error> {
 }
 
 /// `None` for a snapshot that no user made, or that went meanwhile.
-fn describe(
-    raw: sys::rbd_image_t,
-    label: &str,
-    info: &sys::rbd_snap_info_t,
-) -> Result<Option<Snapshot>, Error> {
+fn describe(raw: sys::rbd_image_t, label: &str, info: &sys::rbd_snap_info_t) -> Result<Option<Snapshot>, Error> {
     let (mut namespace, mut protected) = (0, 0);
     // SAFETY: a live image and an out pointer for the call.
     let value = unsafe { sys::rbd_snap_get_namespace_type(raw, info.id, &mut namespace) };
@@ -140,10 +120,5 @@ fn describe(
     check(value, "rbd_snap_is_protected", label)?;
     // SAFETY: librbd filled in a C string.
     let name = unsafe { from_c(info.name) };
-    Ok(Some(Snapshot {
-        id: info.id,
-        name,
-        size_bytes: info.size,
-        protected: protected != 0,
-    }))
+    Ok(Some(Snapshot { id: info.id, name, size_bytes: info.size, protected: protected != 0 }))
 }

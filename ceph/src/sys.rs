@@ -49,15 +49,10 @@ pub type rados_write_op_t = *mut ::std::os::raw::c_void;
 pub type rbd_image_t = *mut ::std::os::raw::c_void;
 pub type rbd_image_options_t = *mut ::std::os::raw::c_void;
 pub type rbd_completion_t = *mut ::std::os::raw::c_void;
-pub type rbd_callback_t = ::std::option::Option<
-    unsafe extern "C" fn(cb: rbd_completion_t, arg: *mut ::std::os::raw::c_void),
->;
+pub type rbd_callback_t =
+    ::std::option::Option<unsafe extern "C" fn(cb: rbd_completion_t, arg: *mut ::std::os::raw::c_void)>;
 pub type librbd_progress_fn_t = ::std::option::Option<
-    unsafe extern "C" fn(
-        offset: u64,
-        total: u64,
-        ptr: *mut ::std::os::raw::c_void,
-    ) -> ::std::os::raw::c_int,
+    unsafe extern "C" fn(offset: u64, total: u64, ptr: *mut ::std::os::raw::c_void) -> ::std::os::raw::c_int,
 >;
 pub const RBD_SNAP_NAMESPACE_TYPE_USER: rbd_snap_namespace_type_t = 0;
 pub const RBD_SNAP_NAMESPACE_TYPE_GROUP: rbd_snap_namespace_type_t = 1;
@@ -143,10 +138,7 @@ unsafe extern "C" {
     ) -> ::std::os::raw::c_int;
     pub fn rados_connect(cluster: rados_t) -> ::std::os::raw::c_int;
     pub fn rados_shutdown(cluster: rados_t);
-    pub fn rados_conf_read_file(
-        cluster: rados_t,
-        path: *const ::std::os::raw::c_char,
-    ) -> ::std::os::raw::c_int;
+    pub fn rados_conf_read_file(cluster: rados_t, path: *const ::std::os::raw::c_char) -> ::std::os::raw::c_int;
     pub fn rados_conf_set(
         cluster: rados_t,
         option: *const ::std::os::raw::c_char,
@@ -158,11 +150,7 @@ unsafe extern "C" {
         buf: *mut ::std::os::raw::c_char,
         len: usize,
     ) -> ::std::os::raw::c_int;
-    pub fn rados_cluster_fsid(
-        cluster: rados_t,
-        buf: *mut ::std::os::raw::c_char,
-        len: usize,
-    ) -> ::std::os::raw::c_int;
+    pub fn rados_cluster_fsid(cluster: rados_t, buf: *mut ::std::os::raw::c_char, len: usize) -> ::std::os::raw::c_int;
     pub fn rados_wait_for_latest_osdmap(cluster: rados_t) -> ::std::os::raw::c_int;
     pub fn rados_get_instance_id(cluster: rados_t) -> u64;
     pub fn rados_ioctx_create(
@@ -171,10 +159,7 @@ unsafe extern "C" {
         ioctx: *mut rados_ioctx_t,
     ) -> ::std::os::raw::c_int;
     pub fn rados_ioctx_destroy(io: rados_ioctx_t);
-    pub fn rados_ioctx_pool_stat(
-        io: rados_ioctx_t,
-        stats: *mut rados_pool_stat_t,
-    ) -> ::std::os::raw::c_int;
+    pub fn rados_ioctx_pool_stat(io: rados_ioctx_t, stats: *mut rados_pool_stat_t) -> ::std::os::raw::c_int;
     pub fn rados_ioctx_get_id(io: rados_ioctx_t) -> i64;
     pub fn rados_stat(
         io: rados_ioctx_t,
@@ -222,10 +207,7 @@ unsafe extern "C" {
         client_address: *mut ::std::os::raw::c_char,
         expire_seconds: u32,
     ) -> ::std::os::raw::c_int;
-    pub fn rados_getaddrs(
-        cluster: rados_t,
-        addrs: *mut *mut ::std::os::raw::c_char,
-    ) -> ::std::os::raw::c_int;
+    pub fn rados_getaddrs(cluster: rados_t, addrs: *mut *mut ::std::os::raw::c_char) -> ::std::os::raw::c_int;
     pub fn rados_set_pool_full_try(io: rados_ioctx_t);
     pub fn rados_mon_command(
         cluster: rados_t,
@@ -252,15 +234,9 @@ unsafe extern "C" {
         optval: u64,
     ) -> ::std::os::raw::c_int;
     pub fn rbd_image_spec_list_cleanup(images: *mut rbd_image_spec_t, num_images: usize);
-    pub fn rbd_linked_image_spec_list_cleanup(
-        images: *mut rbd_linked_image_spec_t,
-        num_images: usize,
-    );
-    pub fn rbd_list2(
-        io: rados_ioctx_t,
-        images: *mut rbd_image_spec_t,
-        max_images: *mut usize,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_linked_image_spec_list_cleanup(images: *mut rbd_linked_image_spec_t, num_images: usize);
+    pub fn rbd_list2(io: rados_ioctx_t, images: *mut rbd_image_spec_t, max_images: *mut usize)
+    -> ::std::os::raw::c_int;
     pub fn rbd_create4(
         io: rados_ioctx_t,
         name: *const ::std::os::raw::c_char,
@@ -275,31 +251,21 @@ unsafe extern "C" {
         c_name: *const ::std::os::raw::c_char,
         c_opts: rbd_image_options_t,
     ) -> ::std::os::raw::c_int;
-    pub fn rbd_remove(
-        io: rados_ioctx_t,
-        name: *const ::std::os::raw::c_char,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_remove(io: rados_ioctx_t, name: *const ::std::os::raw::c_char) -> ::std::os::raw::c_int;
     pub fn rbd_rename(
         src_io_ctx: rados_ioctx_t,
         srcname: *const ::std::os::raw::c_char,
         destname: *const ::std::os::raw::c_char,
     ) -> ::std::os::raw::c_int;
-    pub fn rbd_trash_move(
-        io: rados_ioctx_t,
-        name: *const ::std::os::raw::c_char,
-        delay: u64,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_trash_move(io: rados_ioctx_t, name: *const ::std::os::raw::c_char, delay: u64) -> ::std::os::raw::c_int;
     pub fn rbd_trash_list(
         io: rados_ioctx_t,
         trash_entries: *mut rbd_trash_image_info_t,
         num_entries: *mut usize,
     ) -> ::std::os::raw::c_int;
     pub fn rbd_trash_list_cleanup(trash_entries: *mut rbd_trash_image_info_t, num_entries: usize);
-    pub fn rbd_trash_remove(
-        io: rados_ioctx_t,
-        id: *const ::std::os::raw::c_char,
-        force: bool,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_trash_remove(io: rados_ioctx_t, id: *const ::std::os::raw::c_char, force: bool)
+    -> ::std::os::raw::c_int;
     pub fn rbd_trash_restore(
         io: rados_ioctx_t,
         id: *const ::std::os::raw::c_char,
@@ -338,18 +304,10 @@ unsafe extern "C" {
         cb: librbd_progress_fn_t,
         cbdata: *mut ::std::os::raw::c_void,
     ) -> ::std::os::raw::c_int;
-    pub fn rbd_stat(
-        image: rbd_image_t,
-        info: *mut rbd_image_info_t,
-        infosize: usize,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_stat(image: rbd_image_t, info: *mut rbd_image_info_t, infosize: usize) -> ::std::os::raw::c_int;
     pub fn rbd_get_size(image: rbd_image_t, size: *mut u64) -> ::std::os::raw::c_int;
     pub fn rbd_get_features(image: rbd_image_t, features: *mut u64) -> ::std::os::raw::c_int;
-    pub fn rbd_get_id(
-        image: rbd_image_t,
-        id: *mut ::std::os::raw::c_char,
-        id_len: usize,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_get_id(image: rbd_image_t, id: *mut ::std::os::raw::c_char, id_len: usize) -> ::std::os::raw::c_int;
     pub fn rbd_get_block_name_prefix(
         image: rbd_image_t,
         prefix: *mut ::std::os::raw::c_char,
@@ -369,18 +327,9 @@ unsafe extern "C" {
         cb: librbd_progress_fn_t,
         cbdata: *mut ::std::os::raw::c_void,
     ) -> ::std::os::raw::c_int;
-    pub fn rbd_snap_remove(
-        image: rbd_image_t,
-        snapname: *const ::std::os::raw::c_char,
-    ) -> ::std::os::raw::c_int;
-    pub fn rbd_snap_protect(
-        image: rbd_image_t,
-        snap_name: *const ::std::os::raw::c_char,
-    ) -> ::std::os::raw::c_int;
-    pub fn rbd_snap_unprotect(
-        image: rbd_image_t,
-        snap_name: *const ::std::os::raw::c_char,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_snap_remove(image: rbd_image_t, snapname: *const ::std::os::raw::c_char) -> ::std::os::raw::c_int;
+    pub fn rbd_snap_protect(image: rbd_image_t, snap_name: *const ::std::os::raw::c_char) -> ::std::os::raw::c_int;
+    pub fn rbd_snap_unprotect(image: rbd_image_t, snap_name: *const ::std::os::raw::c_char) -> ::std::os::raw::c_int;
     pub fn rbd_snap_is_protected(
         image: rbd_image_t,
         snap_name: *const ::std::os::raw::c_char,
@@ -427,12 +376,7 @@ unsafe extern "C" {
         buf: *mut ::std::os::raw::c_char,
         c: rbd_completion_t,
     ) -> ::std::os::raw::c_int;
-    pub fn rbd_aio_discard(
-        image: rbd_image_t,
-        off: u64,
-        len: u64,
-        c: rbd_completion_t,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_aio_discard(image: rbd_image_t, off: u64, len: u64, c: rbd_completion_t) -> ::std::os::raw::c_int;
     pub fn rbd_aio_write_zeroes(
         image: rbd_image_t,
         off: u64,
@@ -460,10 +404,7 @@ unsafe extern "C" {
         key: *const ::std::os::raw::c_char,
         value: *const ::std::os::raw::c_char,
     ) -> ::std::os::raw::c_int;
-    pub fn rbd_metadata_remove(
-        image: rbd_image_t,
-        key: *const ::std::os::raw::c_char,
-    ) -> ::std::os::raw::c_int;
+    pub fn rbd_metadata_remove(image: rbd_image_t, key: *const ::std::os::raw::c_char) -> ::std::os::raw::c_int;
     pub fn rbd_metadata_list(
         image: rbd_image_t,
         start: *const ::std::os::raw::c_char,

@@ -9,18 +9,15 @@ use crate::error::Error;
 
 /// A C string; a NUL inside is refused as EINVAL.
 pub(crate) fn to_c(text: &str, call: &'static str) -> Result<CString, Error> {
-    CString::new(text).map_err(|_| {
-        Error::new(call, text.escape_default().to_string(), libc::EINVAL)
-            .with_detail("a NUL in a name")
-    })
+    CString::new(text)
+        .map_err(|_| Error::new(call, text.escape_default().to_string(), libc::EINVAL).with_detail("a NUL in a name"))
 }
 
 /// A path as a C string.
 pub(crate) fn path_to_c(path: &Path, call: &'static str) -> Result<CString, Error> {
     use std::os::unix::ffi::OsStrExt;
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-        Error::new(call, path.display().to_string(), libc::EINVAL).with_detail("a NUL in a path")
-    })
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::new(call, path.display().to_string(), libc::EINVAL).with_detail("a NUL in a path"))
 }
 
 /// Copies a C string that the library owns; a null pointer is the empty string. Ceph's names are UTF-8
@@ -33,9 +30,7 @@ pub(crate) unsafe fn from_c(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: not null, and the caller promises a NUL-terminated string.
-    unsafe { CStr::from_ptr(text) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 /// The text up to the first NUL of a buffer that C filled.
@@ -49,9 +44,7 @@ pub(crate) fn split_list(buffer: &[u8]) -> Vec<String> {
     let Some(text) = buffer.strip_suffix(&[0]) else {
         return Vec::new();
     };
-    text.split(|byte| *byte == 0)
-        .map(|name| String::from_utf8_lossy(name).into_owned())
-        .collect()
+    text.split(|byte| *byte == 0).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -61,10 +54,7 @@ mod tests {
 
     #[test]
     fn refuses_nul() {
-        assert_eq!(
-            to_c("a\0b", "rbd_open").unwrap_err().kind(),
-            Kind::InvalidArgument
-        );
+        assert_eq!(to_c("a\0b", "rbd_open").unwrap_err().kind(), Kind::InvalidArgument);
         assert_eq!(to_c("a", "rbd_open").unwrap().as_bytes(), b"a");
     }
 

@@ -42,15 +42,8 @@ pub(crate) fn prepare(pool: &Pool) -> Result<(), Error> {
     // SAFETY: a live operation; 0 is "not exclusive", so an object that is there stays as it is.
     unsafe { sys::rados_write_op_create(operation, 0, std::ptr::null()) };
     // SAFETY: a live operation and io context, a C string, no time, no flags.
-    let value = unsafe {
-        sys::rados_write_op_operate(
-            operation,
-            pool.raw(),
-            c"rbd_trash".as_ptr(),
-            std::ptr::null_mut(),
-            0,
-        )
-    };
+    let value =
+        unsafe { sys::rados_write_op_operate(operation, pool.raw(), c"rbd_trash".as_ptr(), std::ptr::null_mut(), 0) };
     // SAFETY: the operation ended and is not used again.
     unsafe { sys::rados_release_write_op(operation) };
     check(value, "rados_write_op_operate", &pool.label("rbd_trash")).map(|_| ())
@@ -67,10 +60,7 @@ pub(crate) async fn put(pool: &Pool, name: &str, delay: Duration) -> Result<(), 
 }
 
 pub(crate) async fn restore(pool: &Pool, id: &str, name: &str) -> Result<(), Error> {
-    let (image, new) = (
-        to_c(id, "rbd_trash_restore")?,
-        to_c(name, "rbd_trash_restore")?,
-    );
+    let (image, new) = (to_c(id, "rbd_trash_restore")?, to_c(name, "rbd_trash_restore")?);
     pool.call("rbd_trash_restore", id, move |io, label| {
         // SAFETY: a live io context and two C strings.
         let value = unsafe { sys::rbd_trash_restore(io, image.as_ptr(), new.as_ptr()) };
@@ -131,9 +121,7 @@ fn describe(entry: &sys::rbd_trash_image_info_t) -> TrashEntry {
         deleted_at: time(entry.deletion_time),
         deferment_end: time(entry.deferment_end_time),
         source: match entry.source {
-            sys::RBD_TRASH_IMAGE_SOURCE_USER | sys::RBD_TRASH_IMAGE_SOURCE_USER_PARENT => {
-                TrashSource::User
-            }
+            sys::RBD_TRASH_IMAGE_SOURCE_USER | sys::RBD_TRASH_IMAGE_SOURCE_USER_PARENT => TrashSource::User,
             sys::RBD_TRASH_IMAGE_SOURCE_REMOVING => TrashSource::Removing,
             _ => TrashSource::Other,
         },

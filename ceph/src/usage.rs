@@ -38,9 +38,7 @@ pub(crate) async fn of(pool: &Pool) -> Result<PoolUsage, Error> {
 fn parse(report: &[u8], pool_id: i64) -> Option<PoolUsage> {
     let report: Value = serde_json::from_slice(report).ok()?;
     let pools = report["pools"].as_array()?;
-    let stats = &pools
-        .iter()
-        .find(|pool| pool["id"].as_i64() == Some(pool_id))?["stats"];
+    let stats = &pools.iter().find(|pool| pool["id"].as_i64() == Some(pool_id))?["stats"];
     Some(PoolUsage {
         stored_bytes: stats["stored"].as_u64()?,
         used_bytes: stats["bytes_used"].as_u64()?,

@@ -16,11 +16,7 @@ pub struct Watcher {
 }
 
 pub(crate) fn list(raw: sys::rbd_image_t, label: &str) -> Result<Vec<Watcher>, Error> {
-    let empty = sys::rbd_image_watcher_t {
-        addr: std::ptr::null_mut(),
-        id: 0,
-        cookie: 0,
-    };
+    let empty = sys::rbd_image_watcher_t { addr: std::ptr::null_mut(), id: 0, cookie: 0 };
     let mut entries = vec![empty; 16];
     loop {
         let mut count = entries.len();
@@ -34,13 +30,7 @@ pub(crate) fn list(raw: sys::rbd_image_t, label: &str) -> Result<Vec<Watcher>, E
         let watchers = entries[..count]
             .iter()
             // SAFETY: librbd filled the first `count` entries with C strings.
-            .map(|entry| unsafe {
-                Watcher {
-                    addr: from_c(entry.addr),
-                    id: entry.id,
-                    cookie: entry.cookie,
-                }
-            })
+            .map(|entry| unsafe { Watcher { addr: from_c(entry.addr), id: entry.id, cookie: entry.cookie } })
             .collect();
         // SAFETY: frees what librbd put into these entries, once.
         unsafe { sys::rbd_watchers_list_cleanup(entries.as_mut_ptr(), count) };

@@ -26,10 +26,11 @@ const READ_BYTES: u64 = 4 * 1024 * 1024;
 /// Reads under way ahead of the client. Both were chosen by `tests/bench`: more does not make a download
 /// faster, and librbd holds as much memory again as we do.
 const READS_AHEAD: usize = 3;
-/// Length of one piece of a hole.
-const ZEROS_BYTES: usize = 256 * 1024;
+/// Bytes handed to the connection at once: the idle timeout runs from one such frame to the next, so this is
+/// what a slow client must manage to take in that time.
+const FRAME_BYTES: usize = 256 * 1024;
 
-static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
+static ZEROS: [u8; FRAME_BYTES] = [0; FRAME_BYTES];
 
 /// The answer to a request for data.
 pub enum Fetched {
@@ -214,7 +215,7 @@ impl Reading {
                 Ahead::Hole(length) => zeros(length),
                 Ahead::Data(mut read) => {
                     let bytes = (&mut read.0).await.map_err(|panic| store::Error::Other(panic.to_string()))??;
-                    Box::new(std::iter::once(bytes))
+                    frames(bytes)
                 }
             };
             for piece in pieces {
@@ -261,11 +262,17 @@ impl Reading {
     }
 }
 
-/// Pieces that make up `length` zeros.
-fn zeros(length: u64) -> Box<dyn Iterator<Item = Bytes> + Send> {
-    let full = length / ZEROS_BYTES as u64;
-    let rest = usize::try_from(length % ZEROS_BYTES as u64).unwrap_or(0);
-    Box::new(
-        (0..full).map(|_| Bytes::from_static(&ZEROS)).chain((rest > 0).then(|| Bytes::from_static(&ZEROS[..rest]))),
-    )
+type Frames = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// Frames that make up `length` zeros.
+fn zeros(length: u64) -> Frames {
+    let full = length / FRAME_BYTES as u64;
+    let rest = usize::try_from(length % FRAME_BYTES as u64).unwrap_or(0);
+    let last = (rest > 0).then(|| Bytes::from_static(&ZEROS[..rest]));
+    Box::new((0..full).map(|_| Bytes::from_static(&ZEROS)).chain(last))
+}
+
+/// Frames that make up `bytes`.
+fn frames(mut bytes: Bytes) -> Frames {
+    Box::new(std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(FRAME_BYTES)))))
 }

@@ -1,6 +1,26 @@
 //! Black-box tests: the real daemon over HTTP and its command line, against a real Ceph and a real
 //! Postgres that `tests/run.sh` starts. They assert what is stored, not only what is answered.
 
+mod bad_input;
+mod clones;
+mod config;
+mod crash;
+mod create;
+mod database;
+mod delete;
+mod download;
 mod harness;
+mod health;
+mod identity;
 mod images;
 mod layers;
+mod lifecycle;
+mod list;
+mod patch;
+mod races;
+mod show;
+mod smuggling;
+mod stalls;
+mod store;
+mod upload;
+mod versions;

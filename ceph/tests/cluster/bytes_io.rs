@@ -12,31 +12,15 @@ async fn any_number_of_pieces() {
     let name = unique("pieces");
     let image = new_image(&pool, &name, 16 * MIB).await;
     // Across an object boundary, in pieces of odd lengths; 1024 is what is passed on as it is.
-    for (count, length) in [
-        (1, 3_000_000),
-        (1023, 4099),
-        (1024, 4099),
-        (1025, 4099),
-        (5000, 1021),
-        (5000, 1),
-    ] {
+    for (count, length) in [(1, 3_000_000), (1023, 4099), (1024, 4099), (1025, 4099), (5000, 1021), (5000, 1)] {
         let data = pattern(count as u64, count * length);
-        let pieces = (0..count)
-            .map(|piece| data.slice(piece * length..(piece + 1) * length))
-            .collect();
+        let pieces = (0..count).map(|piece| data.slice(piece * length..(piece + 1) * length)).collect();
         let offset = 4 * MIB - 777;
         image.write(offset, pieces).await.unwrap();
-        assert_eq!(
-            read(&image, offset, data.len()).await,
-            data,
-            "{count} pieces of {length}"
-        );
+        assert_eq!(read(&image, offset, data.len()).await, data, "{count} pieces of {length}");
     }
     image.write(0, Vec::new()).await.unwrap();
-    image
-        .write(0, vec![Bytes::new(), Bytes::new()])
-        .await
-        .unwrap();
+    image.write(0, vec![Bytes::new(), Bytes::new()]).await.unwrap();
     assert_eq!(read(&image, 0, 4096).await, [0; 4096]);
     image.close().await.unwrap();
     pool.remove_image(&name).await.unwrap();
@@ -49,22 +33,10 @@ async fn nothing_is_written_or_read_beyond_the_end() {
     let name = unique("end");
     let image = new_image(&pool, &name, MIB + 100).await;
     let data = pattern(7, 4096);
-    assert_eq!(
-        kind(image.write(MIB, vec![data.clone()]).await),
-        Kind::InvalidArgument
-    );
-    assert_eq!(
-        kind(image.write(8 * MIB, vec![data.clone()]).await),
-        Kind::InvalidArgument
-    );
-    assert_eq!(
-        kind(image.write(u64::MAX, vec![data.clone()]).await),
-        Kind::InvalidArgument
-    );
-    assert_eq!(
-        kind(image.write_zeroes(MIB, 4096).await),
-        Kind::InvalidArgument
-    );
+    assert_eq!(kind(image.write(MIB, vec![data.clone()]).await), Kind::InvalidArgument);
+    assert_eq!(kind(image.write(8 * MIB, vec![data.clone()]).await), Kind::InvalidArgument);
+    assert_eq!(kind(image.write(u64::MAX, vec![data.clone()]).await), Kind::InvalidArgument);
+    assert_eq!(kind(image.write_zeroes(MIB, 4096).await), Kind::InvalidArgument);
     assert_eq!(kind(image.discard(MIB, 4096).await), Kind::InvalidArgument);
     image.write(MIB, vec![data.slice(..100)]).await.unwrap();
     assert_eq!(read(&image, MIB, 4096).await, data[..100]);
@@ -96,23 +68,13 @@ async fn zeros_discards_and_extents() {
     image.write(33 * MIB, vec![data.slice(..10)]).await.unwrap();
     image.write(64 * MIB, vec![data.slice(..5)]).await.unwrap();
     let extent = |offset, length| Extent { offset, length };
-    let expected = [
-        extent(4 * MIB, 8 * MIB),
-        extent(32 * MIB, 4 * MIB),
-        extent(64 * MIB, 5),
-    ];
+    let expected = [extent(4 * MIB, 8 * MIB), extent(32 * MIB, 4 * MIB), extent(64 * MIB, 5)];
     assert_eq!(image.allocated_extents(0, all).await.unwrap(), expected);
-    assert_eq!(
-        image.allocated_extents(6 * MIB, MIB).await.unwrap(),
-        [extent(6 * MIB, MIB)]
-    );
+    assert_eq!(image.allocated_extents(6 * MIB, MIB).await.unwrap(), [extent(6 * MIB, MIB)]);
     assert_eq!(image.allocated_extents(12 * MIB, MIB).await.unwrap(), []);
 
     image.write_zeroes(4 * MIB + 1, 100).await.unwrap();
-    assert_eq!(
-        read(&image, 4 * MIB, 102).await,
-        [&data[..1], &[0; 100], &data[101..102]].concat()
-    );
+    assert_eq!(read(&image, 4 * MIB, 102).await, [&data[..1], &[0; 100], &data[101..102]].concat());
     image.discard(8 * MIB, 4 * MIB).await.unwrap();
     assert_eq!(read(&image, 8 * MIB, 4096).await, [0; 4096]);
     image.write_zeroes(32 * MIB, 4 * MIB).await.unwrap();
@@ -123,15 +85,7 @@ async fn zeros_discards_and_extents() {
     image.snapshot_create("snap").await.unwrap();
     image.snapshot_protect("snap").await.unwrap();
     let child_name = unique("extents-child");
-    pool.clone_image(
-        &name,
-        "snap",
-        &pool,
-        &child_name,
-        &ceph::CloneOptions::default(),
-    )
-    .await
-    .unwrap();
+    pool.clone_image(&name, "snap", &pool, &child_name, &ceph::CloneOptions::default()).await.unwrap();
     let child = pool.open_read_only(&child_name, None).await.unwrap();
     assert_eq!(child.allocated_extents(0, all).await.unwrap(), expected);
     child.close().await.unwrap();

@@ -5,19 +5,13 @@ use std::time::Duration;
 
 use ceph::{Cluster, ClusterConfig, Connection, Kind};
 
-use crate::support::{
-    MIB, cluster, config, eventually, kind, new_image, pattern, shared, sized, unique,
-};
+use crate::support::{MIB, cluster, config, eventually, kind, new_image, pattern, shared, sized, unique};
 
 #[tokio::test]
 async fn one_connection_serves_all() {
     let _cluster = shared().await;
     let connection = Connection::new(config("rockpool"));
-    let (one, two, three) = tokio::join!(
-        connection.current(),
-        connection.current(),
-        connection.current()
-    );
+    let (one, two, three) = tokio::join!(connection.current(), connection.current(), connection.current());
     let one = one.unwrap();
     assert!(one.is_same(&two.unwrap()) && one.is_same(&three.unwrap()));
     // Only the one in use can be given up, and once.
@@ -57,23 +51,14 @@ async fn a_blocklisted_client_comes_back() {
     image.write(0, vec![pattern(1, 4096)]).await.unwrap();
 
     blocklist(&admin, "add", before.addrs()).await;
-    eventually(
-        "the OSD refuses the client",
-        Duration::from_secs(10),
-        async || {
-            pool.ping()
-                .await
-                .is_err_and(|error| error.kind() == Kind::Blocklisted)
-        },
-    )
+    eventually("the OSD refuses the client", Duration::from_secs(10), async || {
+        pool.ping().await.is_err_and(|error| error.kind() == Kind::Blocklisted)
+    })
     .await;
     let error = image.write(0, vec![pattern(2, 4096)]).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Blocklisted, "{error}");
     assert!(error.is_connection_fault());
-    assert_eq!(
-        kind(pool.create_image(&unique("no"), &sized(MIB)).await),
-        Kind::Blocklisted
-    );
+    assert_eq!(kind(pool.create_image(&unique("no"), &sized(MIB)).await), Kind::Blocklisted);
 
     connection.invalidate(&before);
     let after = connection.current().await.unwrap();
@@ -86,12 +71,8 @@ async fn a_blocklisted_client_comes_back() {
     again.close().await.unwrap();
     // Whether the old handle closes cleanly or not: it closes.
     let _ = image.close().await;
-    eventually(
-        "the image can be removed",
-        Duration::from_secs(45),
-        async || fresh.remove_image(&name).await.is_ok(),
-    )
-    .await;
+    eventually("the image can be removed", Duration::from_secs(45), async || fresh.remove_image(&name).await.is_ok())
+        .await;
     blocklist(&admin, "rm", before.addrs()).await;
 }
 
@@ -107,21 +88,14 @@ async fn a_rotated_key_is_picked_up() {
     let user = unique("rotated");
     let keyring = std::env::temp_dir().join(format!("{user}.keyring"));
     write_new_key(&admin, &user, &keyring).await;
-    let connection = Connection::new(ClusterConfig {
-        user: user.clone(),
-        keyring: Some(keyring.clone()),
-        ..config("admin")
-    });
+    let connection =
+        Connection::new(ClusterConfig { user: user.clone(), keyring: Some(keyring.clone()), ..config("admin") });
     let first = connection.current().await.unwrap();
     first.pool("images").await.unwrap().ping().await.unwrap();
 
     // A file that does not work does not cost the connection that does.
     let good = std::fs::read_to_string(&keyring).unwrap();
-    std::fs::write(
-        &keyring,
-        format!("[client.{user}]\n\tkey = AQDmrYNlAAAAABAAyLzwQkSyaPc2xEwvNJcwsg==\n"),
-    )
-    .unwrap();
+    std::fs::write(&keyring, format!("[client.{user}]\n\tkey = AQDmrYNlAAAAABAAyLzwQkSyaPc2xEwvNJcwsg==\n")).unwrap();
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(first.is_same(&connection.current().await.unwrap()));
     std::fs::remove_file(&keyring).unwrap();
@@ -153,10 +127,5 @@ async fn write_new_key(admin: &Cluster, user: &str, path: &Path) {
 }
 
 async fn delete_user(admin: &Cluster, user: &str) {
-    admin
-        .mon_command(&format!(
-            r#"{{"prefix":"auth del","entity":"client.{user}"}}"#
-        ))
-        .await
-        .unwrap();
+    admin.mon_command(&format!(r#"{{"prefix":"auth del","entity":"client.{user}"}}"#)).await.unwrap();
 }

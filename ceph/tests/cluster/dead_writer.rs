@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use ceph::{Kind, Pool};
 
-use crate::support::{
-    MIB, eventually, kind, new_image, pattern, pool, read, shared, sized, unique,
-};
+use crate::support::{MIB, eventually, kind, new_image, pattern, pool, read, shared, sized, unique};
 
 const READY: &str = "holds the locks";
 
@@ -41,10 +39,7 @@ fn writer(user: &str, names: &[String]) -> Child {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(
-        lines.any(|line| line.unwrap().contains(READY)),
-        "the child has written"
-    );
+    assert!(lines.any(|line| line.unwrap().contains(READY)), "the child has written");
     child
 }
 
@@ -62,9 +57,7 @@ async fn with_classic_caps() {
 
 async fn finished_and_removed(user: &str) {
     let pool = pool(user, "images").await;
-    let names: Vec<String> = ["finish", "remove", "rename", "trash", "purge", "meta"]
-        .map(unique)
-        .to_vec();
+    let names: Vec<String> = ["finish", "remove", "rename", "trash", "purge", "meta"].map(unique).to_vec();
     for name in &names {
         pool.create_image(name, &sized(16 * MIB)).await.unwrap();
     }
@@ -72,19 +65,14 @@ async fn finished_and_removed(user: &str) {
     writer.kill().unwrap();
     writer.wait().unwrap();
     let killed = Instant::now();
-    let [finish, remove, rename, trash, purge, meta] = names.as_slice() else {
-        unreachable!()
-    };
+    let [finish, remove, rename, trash, purge, meta] = names.as_slice() else { unreachable!() };
 
-    // In the trash already, with its dead writer: as a removal leaves it that is itself killed.
     // While the watch lives the image is busy, and nothing waits.
     assert_eq!(kind(pool.remove_image(remove).await), Kind::Busy);
     assert!(killed.elapsed() < Duration::from_secs(10));
-    eventually(
-        "the watches of the dead process are gone",
-        Duration::from_secs(60),
-        async || no_watchers(&pool, &names).await,
-    )
+    eventually("the watches of the dead process are gone", Duration::from_secs(60), async || {
+        no_watchers(&pool, &names).await
+    })
     .await;
     println!("{user}: watches gone {:?} after the kill", killed.elapsed());
 
@@ -95,14 +83,7 @@ async fn finished_and_removed(user: &str) {
     pool.rename_image(rename, &renamed).await.unwrap();
     pool.remove_image(&renamed).await.unwrap();
     pool.trash_move(trash, Duration::ZERO).await.unwrap();
-    let id = pool
-        .trash_list()
-        .await
-        .unwrap()
-        .into_iter()
-        .find(|entry| &entry.name == trash)
-        .unwrap()
-        .id;
+    let id = pool.trash_list().await.unwrap().into_iter().find(|entry| &entry.name == trash).unwrap().id;
     pool.trash_remove(&id, false).await.unwrap();
     let image = pool.open(meta).await.unwrap();
     image.metadata_set("key", "value").await.unwrap();
@@ -113,10 +94,7 @@ async fn finished_and_removed(user: &str) {
     let start = Instant::now();
     let image = pool.open(finish).await.unwrap();
     assert_eq!(read(&image, 0, 4 << 20).await, pattern(1, 4 << 20));
-    image
-        .write(4 * MIB, vec![pattern(2, 4 << 20)])
-        .await
-        .unwrap();
+    image.write(4 * MIB, vec![pattern(2, 4 << 20)]).await.unwrap();
     image.snapshot_create("snap").await.unwrap();
     image.snapshot_protect("snap").await.unwrap();
     image.close().await.unwrap();
@@ -160,10 +138,7 @@ async fn the_lock_of_a_living_writer_is_not_broken() {
     assert_eq!(kind(other.remove_image(&name).await), Kind::Busy);
     first.write(12288, vec![pattern(4, 4096)]).await.unwrap();
     for block in 0..4 {
-        assert_eq!(
-            read(&second, block * 4096, 4096).await,
-            pattern(block + 1, 4096)
-        );
+        assert_eq!(read(&second, block * 4096, 4096).await, pattern(block + 1, 4096));
     }
     first.close().await.unwrap();
     second.close().await.unwrap();

@@ -5,17 +5,12 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::support::{
-    MIB, alone, cluster, eventually, new_image, pattern, pool, read, shared, unique,
-};
+use crate::support::{MIB, alone, cluster, eventually, new_image, pattern, pool, read, shared, unique};
 
 /// Lets a future begin and drops it. True if it was still running.
 fn begin_and_drop<F: Future>(future: F) -> bool {
     let future = pin!(future);
-    matches!(
-        future.poll(&mut Context::from_waker(Waker::noop())),
-        Poll::Pending
-    )
+    matches!(future.poll(&mut Context::from_waker(Waker::noop())), Poll::Pending)
 }
 
 #[tokio::test]
@@ -41,10 +36,7 @@ async fn thousands_of_dropped_writes_and_reads() {
             tokio::task::yield_now().await;
         }
     }
-    assert!(
-        pending > PIECES / 2,
-        "most writes were in flight when dropped: {pending}"
-    );
+    assert!(pending > PIECES / 2, "most writes were in flight when dropped: {pending}");
     // Waits for all of them.
     image.close().await.unwrap();
 
@@ -70,15 +62,10 @@ async fn an_image_dropped_in_flight_closes_by_itself() {
     // From here on only the operations hold it, so a callback of librbd drops the last reference.
     drop(image);
     let observer = pool.open_read_only(&name, None).await.unwrap();
-    eventually("no watcher is left", Duration::from_secs(20), async || {
-        observer.watchers().await.unwrap().is_empty()
-    })
-    .await;
+    eventually("no watcher is left", Duration::from_secs(20), async || observer.watchers().await.unwrap().is_empty())
+        .await;
     for number in 0..16 {
-        assert_eq!(
-            read(&observer, number * 4 * MIB, 4 << 20).await,
-            pattern(number, 4 << 20)
-        );
+        assert_eq!(read(&observer, number * 4 * MIB, 4 << 20).await, pattern(number, 4 << 20));
     }
     observer.close().await.unwrap();
     pool.remove_image(&name).await.unwrap();
@@ -95,12 +82,8 @@ async fn calls_dropped_while_they_block_go_on() {
         _ = image.snapshot_create("snap") => panic!("a snapshot takes longer than that"),
         () = tokio::time::sleep(Duration::from_millis(1)) => {}
     }
-    eventually(
-        "the snapshot appears",
-        Duration::from_secs(20),
-        async || !image.snapshots().await.unwrap().is_empty(),
-    )
-    .await;
+    eventually("the snapshot appears", Duration::from_secs(20), async || !image.snapshots().await.unwrap().is_empty())
+        .await;
     image.snapshot_remove("snap").await.unwrap();
     // Opens that nobody waits for close what they opened.
     for _ in 0..20 {
@@ -110,11 +93,9 @@ async fn calls_dropped_while_they_block_go_on() {
             () = tokio::time::sleep(Duration::from_micros(300)) => {}
         }
     }
-    eventually(
-        "only this handle watches",
-        Duration::from_secs(20),
-        async || image.watchers().await.unwrap().len() == 1,
-    )
+    eventually("only this handle watches", Duration::from_secs(20), async || {
+        image.watchers().await.unwrap().len() == 1
+    })
     .await;
     image.close().await.unwrap();
     pool.remove_image(&name).await.unwrap();
@@ -125,11 +106,7 @@ async fn connections_go_when_their_last_user_does() {
     let _cluster = alone().await;
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     let name = unique("dropped-connection");
-    new_image(&pool("rockpool", "images").await, &name, 16 * MIB)
-        .await
-        .close()
-        .await
-        .unwrap();
+    new_image(&pool("rockpool", "images").await, &name, 16 * MIB).await.close().await.unwrap();
     let before = threads();
     for number in 0..20 {
         let pool = pool("rockpool", "images").await;
@@ -141,20 +118,14 @@ async fn connections_go_when_their_last_user_does() {
     }
     let pool = cluster("rockpool").await.pool("images").await.unwrap();
     let image = pool.open(&name).await.unwrap();
-    eventually(
-        "all other watchers are gone",
-        Duration::from_secs(30),
-        async || image.watchers().await.unwrap().len() == 1,
-    )
+    eventually("all other watchers are gone", Duration::from_secs(30), async || {
+        image.watchers().await.unwrap().len() == 1
+    })
     .await;
     image.close().await.unwrap();
     pool.remove_image(&name).await.unwrap();
     drop(pool);
     // Some of tokio's idle blocking threads may have come; each connection would be a dozen.
-    eventually(
-        "the threads of 20 connections are gone",
-        Duration::from_secs(30),
-        async || threads() < before + 60,
-    )
-    .await;
+    eventually("the threads of 20 connections are gone", Duration::from_secs(30), async || threads() < before + 60)
+        .await;
 }

@@ -2,11 +2,7 @@
 //! tests/run.sh makes it (ceph.conf, keyrings of the users admin, rockpool, classic and nova, pools `images`
 //! and `vms`, process ids in `run`). Every test uses names of its own and removes them.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking; helpers are tests, too"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking; helpers are tests, too")]
 
 mod bytes_io;
 mod clones;

@@ -27,9 +27,7 @@ pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
 pub(crate) fn folder() -> PathBuf {
     let folder = std::env::var_os("ROCKPOOL_TEST_CEPH_DIR")
         .expect("ROCKPOOL_TEST_CEPH_DIR names no cluster: run these tests with tests/run.sh, which starts one");
-    PathBuf::from(folder)
-        .canonicalize()
-        .expect("ROCKPOOL_TEST_CEPH_DIR names a folder")
+    PathBuf::from(folder).canonicalize().expect("ROCKPOOL_TEST_CEPH_DIR names a folder")
 }
 
 pub(crate) fn config(user: &str) -> ClusterConfig {
@@ -53,23 +51,14 @@ pub(crate) async fn pool(user: &str, pool: &str) -> Pool {
 /// A name that no other test and no other run uses.
 pub(crate) fn unique(label: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "test-{label}-{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("test-{label}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) const MIB: u64 = 1 << 20;
 
 /// An image with 4 MiB objects and the cluster's default features.
 pub(crate) fn sized(size_bytes: u64) -> CreateOptions {
-    CreateOptions {
-        size_bytes,
-        order: 22,
-        features: None,
-        data_pool: None,
-    }
+    CreateOptions { size_bytes, order: 22, features: None, data_pool: None }
 }
 
 /// A new open image.
@@ -82,9 +71,7 @@ pub(crate) async fn new_image(pool: &Pool, name: &str, size_bytes: u64) -> Image
 pub(crate) fn pattern(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let bytes = (0..length).map(|_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     });
     bytes.collect::<Vec<u8>>().into()
@@ -119,19 +106,12 @@ pub(crate) struct Stopped {
 impl Stopped {
     pub(crate) fn daemon(name: &str) -> Stopped {
         let folder = folder();
-        let pid = std::fs::read_to_string(folder.join(format!("run/{name}.pid")))
-            .unwrap()
-            .trim()
-            .to_owned();
-        assert!(
-            pid.parse::<u32>().is_ok_and(|pid| pid > 1),
-            "run/{name}.pid holds a process id"
-        );
+        let pid = std::fs::read_to_string(folder.join(format!("run/{name}.pid"))).unwrap().trim().to_owned();
+        assert!(pid.parse::<u32>().is_ok_and(|pid| pid > 1), "run/{name}.pid holds a process id");
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         assert!(
-            command.contains(&format!("ceph-{name}"))
-                && command.contains(&*folder.to_string_lossy()),
+            command.contains(&format!("ceph-{name}")) && command.contains(&*folder.to_string_lossy()),
             "process {pid} is not this cluster's {name}: {command}"
         );
         signal("-STOP", &pid);
@@ -147,8 +127,5 @@ impl Drop for Stopped {
 
 fn signal(signal: &str, pid: &str) {
     let sent = Command::new("kill").args([signal, pid]).status();
-    assert!(
-        sent.is_ok_and(|status| status.success()),
-        "kill {signal} {pid}"
-    );
+    assert!(sent.is_ok_and(|status| status.success()), "kill {signal} {pid}");
 }

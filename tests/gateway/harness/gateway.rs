@@ -15,6 +15,10 @@ use super::servers::{psql, servers};
 /// Longest wait for a gateway to be ready.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Longest time until a record that a dead [`Options::quick`] gateway worked on has been dealt with: its
+/// lease, the interval of looking, and three seconds to do it.
+pub(crate) const TAKEOVER_S: u64 = 3 + 1 + 3;
+
 /// Who asks. The tokens are the same in every gateway under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
@@ -67,6 +71,11 @@ impl Options {
         self
     }
 
+    /// Short leases, so that others take over within [`TAKEOVER_S`].
+    pub(crate) fn quick() -> Self {
+        Self::default().set("jobs", "lease_s", 3).set("jobs", "poll_interval_s", 1)
+    }
+
     /// Uses another cephx user, with the keyring that the test cluster has for it.
     pub(crate) fn ceph_user(mut self, user: &str) -> Self {
         self.ceph_user = Some(user.into());
@@ -115,7 +124,8 @@ impl Gateway {
     /// Starts as many gateways at the same moment, on one empty database.
     pub(crate) fn start_all(options: &Options, count: usize) -> Vec<Self> {
         let first = Self::start_unready(options.clone());
-        let mut gateways: Vec<Self> = (1..count).map(|_| Self::launch(options.clone(), Arc::clone(&first.database))).collect();
+        let mut gateways: Vec<Self> =
+            (1..count).map(|_| Self::launch(options.clone(), Arc::clone(&first.database))).collect();
         gateways.push(first);
         for gateway in &gateways {
             gateway.await_ready();
@@ -188,8 +198,14 @@ impl Gateway {
                 format!("[[identity.tokens]]\nsha256 = \"{hex}\"\nuser = \"{user}\"\nproject = \"{project}\"\nroles = [\"{role}\"]\n")
             })
             .collect();
-        let people: String = ["admin", "demo", "alt", "reader"].iter().map(|name| format!("[[identity.users]]\nid = \"u-{name}\"\nname = \"{name}\"\n")).collect();
-        let projects: String = ["admin", "demo", "alt"].iter().map(|name| format!("[[identity.projects]]\nid = \"p-{name}\"\nname = \"{name}\"\n")).collect();
+        let people: String = ["admin", "demo", "alt", "reader"]
+            .iter()
+            .map(|name| format!("[[identity.users]]\nid = \"u-{name}\"\nname = \"{name}\"\n"))
+            .collect();
+        let projects: String = ["admin", "demo", "alt"]
+            .iter()
+            .map(|name| format!("[[identity.projects]]\nid = \"p-{name}\"\nname = \"{name}\"\n"))
+            .collect();
         let text = format!(
             "[server]\nlisten = \"{address}\"\nhealthcheck_disable_path = \"{}\"\n[catalog]\nurl = \"{}\"\npool_size = 4\n\
              [stores.ceph]\nceph_conf = \"{}\"\nuser = \"{user}\"\nkeyring = \"{}\"\nop_timeout_s = 10\n\

@@ -2,18 +2,20 @@
 
 mod gateway;
 mod http;
+mod own;
 mod proxy;
 mod servers;
-mod wire;
 mod slow;
 mod state;
+mod wire;
 
-pub(crate) use gateway::{Gateway, Options, Token};
+pub(crate) use gateway::{Gateway, Options, TAKEOVER_S, Token};
 pub(crate) use http::{Answer, Client};
+pub(crate) use own::OwnServers;
 pub(crate) use proxy::Proxy;
+pub(crate) use servers::{ceph, psql, rbd, run, servers, try_rbd};
 pub(crate) use slow::{SlowDownload, SlowUpload};
-pub(crate) use state::{Session, assert_active, assert_consistent, hash, left_in_pool, status_of};
-pub(crate) use servers::{psql, rbd, run, servers, try_rbd};
+pub(crate) use state::{Session, assert_active, assert_consistent, await_clean, hash, left_in_pool, status_of};
 pub(crate) use wire::Wire;
 
 /// Bytes that do not compress and are the same every time: a xorshift stream from `seed`.

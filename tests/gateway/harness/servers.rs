@@ -13,20 +13,36 @@ pub(crate) struct Servers {
 
 /// The servers, as the environment names them.
 pub(crate) fn servers() -> Servers {
-    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests are run by tests/run.sh, which starts the servers they need"));
-    Servers { ceph: PathBuf::from(variable("ROCKPOOL_TEST_CEPH_DIR")), postgres: variable("ROCKPOOL_TEST_DATABASE_URL") }
+    let variable = |name: &str| {
+        std::env::var(name).unwrap_or_else(|_| {
+            panic!("{name} is not set: these tests are run by tests/run.sh, which starts the servers they need")
+        })
+    };
+    Servers {
+        ceph: PathBuf::from(variable("ROCKPOOL_TEST_CEPH_DIR")),
+        postgres: variable("ROCKPOOL_TEST_DATABASE_URL"),
+    }
 }
 
 /// Runs a command and returns its output, or what it said when it failed.
 pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let out = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if output.status.success() { Ok(out) } else { Err(format!("{command:?}: {}: {out} {}", output.status, String::from_utf8_lossy(&output.stderr).trim())) }
+    if output.status.success() {
+        Ok(out)
+    } else {
+        Err(format!("{command:?}: {}: {out} {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+    }
 }
 
 /// `rbd` as the cluster's administrator.
 pub(crate) fn try_rbd(arguments: &[&str]) -> Result<String, String> {
-    run(Command::new("rbd").env_remove("CEPH_ARGS").arg("--conf").arg(servers().ceph.join("ceph.conf")).args(["--id", "admin"]).args(arguments))
+    run(Command::new("rbd")
+        .env_remove("CEPH_ARGS")
+        .arg("--conf")
+        .arg(servers().ceph.join("ceph.conf"))
+        .args(["--id", "admin"])
+        .args(arguments))
 }
 
 /// `rbd` that must succeed.
@@ -35,8 +51,21 @@ pub(crate) fn rbd(arguments: &[&str]) -> String {
     try_rbd(arguments).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// `ceph` as the cluster's administrator.
+#[track_caller]
+pub(crate) fn ceph(arguments: &[&str]) -> String {
+    run(Command::new("ceph")
+        .env_remove("CEPH_ARGS")
+        .arg("--conf")
+        .arg(servers().ceph.join("ceph.conf"))
+        .args(["--id", "admin"])
+        .args(arguments))
+    .unwrap_or_else(|e| panic!("{e}"))
+}
+
 /// One SQL statement; rows as lines, columns separated by `|`.
 #[track_caller]
 pub(crate) fn psql(url: &str, sql: &str) -> String {
-    run(Command::new("psql").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql])).unwrap_or_else(|e| panic!("{e}"))
+    run(Command::new("psql").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]))
+        .unwrap_or_else(|e| panic!("{e}"))
 }

@@ -27,7 +27,8 @@ impl SlowUpload {
     /// Sends the head; without a length the body will be chunked.
     pub(crate) fn begin(gateway: &Gateway, id: &str, length: Option<usize>) -> Self {
         let mut socket = connect(gateway);
-        let framing = length.map_or_else(|| "transfer-encoding: chunked".to_owned(), |length| format!("content-length: {length}"));
+        let framing = length
+            .map_or_else(|| "transfer-encoding: chunked".to_owned(), |length| format!("content-length: {length}"));
         write!(
             socket,
             "PUT /v2/images/{id}/file HTTP/1.1\r\nhost: {}\r\nx-auth-token: {}\r\ncontent-type: application/octet-stream\r\n{framing}\r\n\r\n",
@@ -79,7 +80,13 @@ impl SlowDownload {
     /// Sends the request and reads the head of the answer.
     pub(crate) fn begin(gateway: &Gateway, id: &str) -> Self {
         let mut socket = connect(gateway);
-        write!(socket, "GET /v2/images/{id}/file HTTP/1.1\r\nhost: {}\r\nx-auth-token: {}\r\nconnection: close\r\n\r\n", gateway.address, Token::Demo.text()).unwrap();
+        write!(
+            socket,
+            "GET /v2/images/{id}/file HTTP/1.1\r\nhost: {}\r\nx-auth-token: {}\r\nconnection: close\r\n\r\n",
+            gateway.address,
+            Token::Demo.text()
+        )
+        .unwrap();
         let (status, early) = head(&mut socket).unwrap();
         Self { socket, status, early }
     }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
+use super::gateway::Gateway;
 use super::http::Client;
 use super::servers::rbd;
 
@@ -31,8 +32,30 @@ pub(crate) fn status_of(client: &Client, id: &str) -> String {
     answer.expect(200).json()["status"].as_str().unwrap().to_owned()
 }
 
-/// Fails unless the image is active, with these bytes, their hash, and a protected snapshot, and nothing
-/// else of it is in the pool.
+/// Waits until the pool holds just the `kept` ones of these images, no job is left, and so everything that
+/// is in the pool is explained by the catalog.
+#[track_caller]
+pub(crate) fn await_clean(gateway: &Gateway, kept: &[&str], gone: &[&str], seconds: u64) {
+    let all: Vec<&str> = kept.iter().chain(gone).copied().collect();
+    let mut expected = kept.to_vec();
+    expected.sort_unstable();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    loop {
+        let jobs = gateway.sql("SELECT kind, state, image_id, attempts, last_error FROM jobs");
+        let mut left = left_in_pool(&all);
+        left.sort_unstable();
+        if left == expected && jobs.is_empty() {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < end,
+            "not clean within {seconds} s: jobs {jobs:?}, in the pool {left:?}, expected {expected:?}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+/// Fails unless the image is active, with these bytes, their hash, and a protected snapshot.
 #[track_caller]
 pub(crate) fn assert_active(client: &Client, id: &str, bytes: &[u8]) {
     let image = client.show(id);
@@ -43,7 +66,6 @@ pub(crate) fn assert_active(client: &Client, id: &str, bytes: &[u8]) {
     assert!(client.get(&format!("/v2/images/{id}/file")).expect(200).body == bytes, "{id} holds other bytes");
     let snapshots = rbd(&["snap", "ls", &format!("images/{id}")]);
     assert!(snapshots.lines().any(|line| line.contains(" snap ") && line.contains("yes")), "{id}: {snapshots}");
-    assert_eq!(left_in_pool(&[id]), [id]);
 }
 
 /// After an upload has been broken off somehow: fails unless the image is queued, or active with these
@@ -54,7 +76,10 @@ pub(crate) fn assert_consistent(client: &Client, id: &str, bytes: &[u8]) -> Stri
     match status.as_str() {
         "queued" => {
             let image = client.show(id);
-            assert!(image["size"].is_null() && image["os_hash_value"].is_null() && image["checksum"].is_null(), "{image}");
+            assert!(
+                image["size"].is_null() && image["os_hash_value"].is_null() && image["checksum"].is_null(),
+                "{image}"
+            );
             assert!(!left_in_pool(&[id]).iter().any(|name| name == id), "{id} is queued and in the pool");
         }
         "active" => assert_active(client, id, bytes),
@@ -70,7 +95,12 @@ impl Session {
     /// Begins a transaction with one statement and returns when that has been carried out.
     #[track_caller]
     pub(crate) fn begin(url: &str, sql: &str) -> Self {
-        let mut psql = Command::new("psql").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut psql = Command::new("psql")
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         writeln!(psql.stdin.as_mut().unwrap(), "BEGIN;\n{sql};\n\\echo locked").unwrap();
         let output = BufReader::new(psql.stdout.as_mut().unwrap());
         assert!(output.lines().any(|line| line.unwrap() == "locked"), "{sql}");

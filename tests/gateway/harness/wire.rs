@@ -11,6 +11,9 @@ use super::http::Answer;
 /// Longest wait for a byte: a test that hangs is a failure.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long nothing must come for nothing more to be expected.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// A bare TCP connection to a gateway.
 pub(crate) struct Wire(BufReader<TcpStream>);
 
@@ -31,6 +34,19 @@ impl Wire {
     /// Whether the other side still took a byte.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.0.get_mut().write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// All answers that come without being asked for again, until the other side closes or pauses.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        self.0.get_ref().set_read_timeout(Some(PAUSE)).unwrap();
+        while self.0.fill_buf().is_ok_and(|bytes| !bytes.is_empty()) {
+            self.0.get_ref().set_read_timeout(Some(TIMEOUT)).unwrap();
+            answers.extend(self.try_answer());
+            self.0.get_ref().set_read_timeout(Some(PAUSE)).unwrap();
+        }
+        answers
     }
 
     /// The next answer; `None` when the other side has closed instead. Panics on half an answer.
