@@ -205,7 +205,8 @@ impl Reading {
         let stalled = || store::Error::Other(format!("the client took no data for {} s", idle.as_secs()));
         let mut ahead = VecDeque::new();
         loop {
-            while ahead.len() < READS_AHEAD
+            // One more than the reads that go on while the first one's bytes are sent.
+            while ahead.len() <= READS_AHEAD
                 && let Some(next) = self.next()
             {
                 ahead.push_back(next);

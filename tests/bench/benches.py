@@ -14,7 +14,7 @@ import files
 import machine
 from gateway import DEFAULT, HASHES, NO_HASHES
 from report import at_least, at_most
-from run import in_turn, mb_per_s, measured, ratios, say
+from run import in_turn, mb_per_s, measured, ratios, say, say_round
 from service import Failed, check_record
 
 GIB = 2**30
@@ -67,7 +67,7 @@ def _uploads(run, bench, choices, chunked):
                 sent[side].append(transfer.sent_seconds)
                 check_upload(run, gateway, image, number)
                 gateway.delete(image)
-            say(f"{bench} {number + 1}: " + ", ".join(f"{side} {seconds[side][-1]:.2f} s" for side in seconds))
+            say_round(bench, number, seconds)
         run.settle(run.cluster)
     size, add = run.dense.size, run.report.add
     add(bench, limit, "MB/s", mb_per_s(size, seconds[limit]))
@@ -106,7 +106,7 @@ def parallel(run):
                     for name in names:
                         run.cluster.rbd_remove(name)
                 walls[side].append(wall)
-            say(f"parallel {number + 1}: " + ", ".join(f"{side} {walls[side][-1]:.2f} s" for side in walls))
+            say_round("parallel", number, walls)
         run.settle(run.cluster)
     size, add = AT_ONCE * run.dense.size, run.report.add
     add("parallel", f"{AT_ONCE} rbd import", "MB/s, all together", mb_per_s(size, walls["rbd import"]))
@@ -136,8 +136,7 @@ def upload_at_once(service, file, count=AT_ONCE):
 
 def download(run):
     """One download by one curl, beside `rbd export -` of the same image."""
-    limit, ours = [], []
-    cpu = []
+    seconds, cpu = {"rbd export": [], "gateway": []}, []
     with run.gateway() as gateway:
         image = gateway.create()
         gateway.upload(image, run.dense)
@@ -145,21 +144,21 @@ def download(run):
         # Once each without measuring: what was just written is not yet in the OSD's cache.
         run.cluster.rbd_export(image)
         for number in range(run.rounds):
-            for side in in_turn([limit, ours], number):
+            for side in in_turn(list(seconds), number):
                 run.settle(run.cluster, [image])
-                if side is limit:
-                    limit.append(run.cluster.rbd_export(image))
+                if side == "rbd export":
+                    seconds[side].append(run.cluster.rbd_export(image))
                 else:
                     with measured(gateway, cpu):
-                        ours.append(gateway.download(image, run.dense.size).seconds)
-            say(f"download {number + 1}: rbd export {limit[-1]:.2f} s, gateway {ours[-1]:.2f} s")
+                        seconds[side].append(gateway.download(image, run.dense.size).seconds)
+            say_round("download", number, seconds)
         gateway.delete(image)
         run.settle(run.cluster)
     size, add = run.dense.size, run.report.add
-    add("download", "rbd export", "MB/s", mb_per_s(size, limit))
-    add("download", "gateway", "ratio to rbd export", ratios(limit, ours), DOWNLOAD_RATIO)
+    add("download", "rbd export", "MB/s", mb_per_s(size, seconds["rbd export"]))
+    add("download", "gateway", "ratio to rbd export", ratios(seconds["rbd export"], seconds["gateway"]), DOWNLOAD_RATIO)
     add("download", "gateway", "CPU s/GiB", [each / size * GIB for each in cpu])
-    add("download", "gateway", "MB/s", mb_per_s(size, ours))
+    add("download", "gateway", "MB/s", mb_per_s(size, seconds["gateway"]))
 
 
 def check_download(service, image, file):
@@ -218,7 +217,7 @@ def sparse(run):
                 growth.append((run.cluster.stored_bytes() - before) / file.data_bytes)
                 check_record(gateway, image, file)
                 gateway.delete(image)
-            say(f"sparse {number + 1}: " + ", ".join(f"{side} {seconds[side][-1]:.2f} s" for side in seconds))
+            say_round("sparse", number, seconds)
         run.settle(run.cluster)
     add, case = run.report.add, f"{file.size / GIB:g} GiB, 5 % data"
     add("sparse", case, "pool growth per byte of data", growth, GROWTH, of_rounds="max")
@@ -234,16 +233,16 @@ def memory(run):
     with run.gateway() as uploader:
         image = uploader.create()
         uploader.upload(image, run.dense)
-        for count in (1, AT_ONCE):
-            _peak(run, f"{count} upload{'s'[: count - 1]}", count, idle, [image], _upload_many)
-        for count in (1, AT_ONCE):
-            _peak(run, f"{count} download{'s'[: count - 1]}", count, idle, [image], _download_many)
+        _peak(run, "1 upload", 1, idle, image, _upload_many)
+        _peak(run, f"{AT_ONCE} uploads", AT_ONCE, idle, image, _upload_many)
+        _peak(run, "1 download", 1, idle, image, _download_many)
+        _peak(run, f"{AT_ONCE} downloads", AT_ONCE, idle, image, _download_many)
         uploader.delete(image)
         run.settle(run.cluster)
     run.report.add("memory", "idle", "RSS in MiB", idle, IDLE_MIB, of_rounds="max")
 
 
-def _peak(run, case, count, idle, images, transfer):
+def _peak(run, case, count, idle, image, transfer):
     extra = []
     with run.gateway() as gateway:
         for _ in range(FEW_REQUESTS):
@@ -251,9 +250,9 @@ def _peak(run, case, count, idle, images, transfer):
         time.sleep(IDLE_AGAIN_SECONDS)
         idle.append(machine.rss_mib(gateway.pid))
         for _ in range(run.rounds):
-            run.settle(run.cluster, images)
+            run.settle(run.cluster, [image])
             machine.reset_peak(gateway.pid)
-            transfer(run, gateway, images[0], count)
+            transfer(run, gateway, image, count)
             extra.append((machine.peak_rss_mib(gateway.pid) - idle[-1]) / count)
         time.sleep(IDLE_AGAIN_SECONDS)
         after = machine.rss_mib(gateway.pid)

@@ -12,7 +12,7 @@ import machine
 import reference
 from cluster import Cluster
 from report import Report
-from run import QUIET_BEFORE_BENCH_SECONDS, Run, say
+from run import QUIET_BEFORE_BENCH_SECONDS, Run, guarded, say
 
 
 def main():
@@ -31,11 +31,11 @@ def main():
     url = database_url(options, "bench")
     run = Run(options.state, options.binary, options.rounds, options.size_mib, cluster, url, report)
     for name in options.only:
-        with reference.guarded(run, name):
+        with guarded(run, name, cluster):
             machine.await_quiet(QUIET_BEFORE_BENCH_SECONDS)
             benches.ALL[name](run)
     if options.lab:
-        with reference.guarded(run, "the reference"):
+        with guarded(run, "the reference", cluster):
             reference.measure(run, database_url(options, "bench_lab"), options.lab, options.lab_state, options.only)
     elif options.reference:
         report.note("The reference was skipped: there is no lab.")

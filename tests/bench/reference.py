@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import machine
@@ -10,7 +9,7 @@ from benches import AT_ONCE, GIB, upload_at_once
 from cluster import Cluster
 from gateway import Gateway
 from report import at_least
-from run import in_turn, mb_per_s, measured, ratios, say
+from run import guarded, in_turn, mb_per_s, measured, ratios, say_round
 from service import Service, check_record
 
 PARALLEL_RATIO = at_least(1.35)
@@ -58,19 +57,8 @@ def measure(run, database_url, folder, state, wanted):
         for name, bench, profile in BENCHES:
             if name in wanted:
                 lab.command("glance", "up", profile)
-                with guarded(run, f"{name} beside the reference"):
+                with guarded(run, f"{name} beside the reference", lab.cluster):
                     bench(run, lab.cluster, {GATEWAY: gateway, REFERENCE: Glance(lab)})
-
-
-@contextmanager
-def guarded(run, name):
-    """Lets the other benches go on when one fails."""
-    say(f"{name} ...")
-    try:
-        yield
-    except (Exception,) as error:  # noqa: BLE001 - whatever it is, it belongs into the report
-        run.report.fail(name, error)
-        say(f"FAILED: {name}: {error}")
 
 
 def _one_upload(run, cluster, services, bench, file, chunked=False):
@@ -86,7 +74,7 @@ def _one_upload(run, cluster, services, bench, file, chunked=False):
                 seconds[side].append(service.upload(image, file, chunked).seconds)
             check_record(service, image, file)
             service.delete(image)
-        _say_round(bench, number, seconds)
+        say_round(bench, number, seconds)
     run.settle(cluster)
     for side in services:
         run.report.add(bench, side, "CPU s/GiB", [each / file.size * GIB for each in cpu[side]])
@@ -119,7 +107,7 @@ def _parallel(run, cluster, services):
             wall, each = upload_at_once(services[side], run.dense)
             seconds[side].append(wall)
             uneven[side].append(max(each) / min(each))
-        _say_round(bench, number, seconds)
+        say_round(bench, number, seconds)
     run.settle(cluster)
     for side in services:
         run.report.add(bench, side, "MB/s, all together", mb_per_s(AT_ONCE * run.dense.size, seconds[side]))
@@ -140,7 +128,7 @@ def _download(run, cluster, services):
         for side in in_turn(list(services), number):
             run.settle(cluster, images.values())
             seconds[side].append(services[side].download(images[side], run.dense.size).seconds)
-        _say_round(bench, number, seconds)
+        say_round(bench, number, seconds)
     for side, service in services.items():
         service.delete(images[side])
         run.report.add(bench, side, "MB/s", mb_per_s(run.dense.size, seconds[side]))
@@ -150,10 +138,6 @@ def _download(run, cluster, services):
 
 def _add_ratio(run, bench, seconds, target=None):
     run.report.add(bench, GATEWAY, "ratio to the reference", ratios(seconds[REFERENCE], seconds[GATEWAY]), target)
-
-
-def _say_round(bench, number, seconds):
-    say(f"{bench} {number + 1}: " + ", ".join(f"{side} {seconds[side][-1]:.2f} s" for side in seconds))
 
 
 # Those of the same profile one after the other: changing it restarts the reference.

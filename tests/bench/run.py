@@ -13,8 +13,8 @@ from cluster import Cluster
 from gateway import Gateway
 from report import Report
 
-QUIET_BEFORE_BENCH_SECONDS = 60
-QUIET_BEFORE_TRANSFER_SECONDS = 10
+QUIET_BEFORE_BENCH_SECONDS = 30
+QUIET_BEFORE_TRANSFER_SECONDS = 5
 
 
 @dataclass
@@ -63,6 +63,18 @@ def measured(service, cpu):
     cpu.append(machine.cpu_seconds(service.pids()) - before)
 
 
+@contextmanager
+def guarded(run, name, cluster):
+    """Lets the other benches go on when one fails."""
+    say(f"{name} ...")
+    try:
+        yield
+    except Exception as error:  # Whatever it is, it belongs into the report.
+        run.report.fail(name, error)
+        say(f"FAILED: {name}: {error}")
+        cluster.ignore_what_is_there()
+
+
 def in_turn(sides, round_number):
     """The sides of a comparison in an order that differs from round to round: A B C, B C A, ..."""
     shift = round_number % len(sides)
@@ -82,3 +94,8 @@ def mb_per_s(size, seconds):
 def say(text):
     """Progress, for whoever waits."""
     print(f"[bench {time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def say_round(bench, number, seconds):
+    """What the last round took."""
+    say(f"{bench} {number + 1}: " + ", ".join(f"{side} {each[-1]:.2f} s" for side, each in seconds.items()))

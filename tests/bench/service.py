@@ -102,8 +102,9 @@ class Service:
         if curl.returncode != 0:
             raise Failed(f"curl {self.url}: exit code {curl.returncode}: {errors.strip()}")
         status, up, down, curl_seconds = output.split()
-        # The answer to an upload may carry a few bytes or none.
-        got = (int(status), int(up), 0 if source else int(down))
+        # What curl counts of a chunked upload includes the framing; the image's record tells its size.
+        up = min(int(up), source.size) if source else int(up)
+        got = (int(status), up, int(down))
         if got != expected:
             raise Failed(f"curl {self.url}: expected status, bytes up, bytes down {expected}, got {got}")
         return Transfer(seconds, sent.seconds() if sent else None, float(curl_seconds))

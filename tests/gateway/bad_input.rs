@@ -27,7 +27,11 @@ fn an_error_is_told_in_the_form_that_the_client_accepts() {
     for accept in ["accept: */*\r\n", "accept: text/html,application/xhtml+xml\r\n"] {
         let answer = ask(accept);
         assert_eq!((answer.status, answer.header("content-type")), (404, "text/html; charset=UTF-8"));
-        assert!(answer.text().contains("<title>404 Not Found</title>") && answer.text().contains(&sentence), "{}", answer.text());
+        assert!(
+            answer.text().contains("<title>404 Not Found</title>") && answer.text().contains(&sentence),
+            "{}",
+            answer.text()
+        );
     }
     let answer = ask("accept: application/json\r\n");
     assert_eq!((answer.status, answer.header("content-type")), (404, "application/json"));
@@ -36,7 +40,11 @@ fn an_error_is_told_in_the_form_that_the_client_accepts() {
     assert!(body["message"].as_str().unwrap().starts_with(&sentence), "{body}");
     // What the client said is shown back escaped.
     let answer = request(&gateway, "GET /v2/images?sort_key=%3Cscript%3E", "accept: text/html\r\n", "");
-    assert!(answer.status == 400 && !answer.text().contains("<script>") && answer.text().contains("&lt;script&gt;"), "{}", answer.text());
+    assert!(
+        answer.status == 400 && !answer.text().contains("<script>") && answer.text().contains("&lt;script&gt;"),
+        "{}",
+        answer.text()
+    );
 }
 
 #[test]
@@ -84,12 +92,15 @@ fn a_body_where_none_belongs_is_refused() {
     let demo = gateway.client(Token::Demo);
     let id = demo.create("bodies");
     for path in ["/v2/images".to_owned(), format!("/v2/images/{id}"), format!("/v2/images/{id}/file")] {
-        for (headers, body) in [("content-length: 2\r\n", "{}"), ("transfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n")] {
+        for (headers, body) in
+            [("content-length: 2\r\n", "{}"), ("transfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n")]
+        {
             let answer = request(&gateway, &format!("GET {path}"), headers, body);
             assert_eq!(answer.status, 400, "GET {path}: {}", answer.text());
         }
     }
-    for (headers, body) in [("content-length: 2\r\n", "{}"), ("transfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n")] {
+    for (headers, body) in [("content-length: 2\r\n", "{}"), ("transfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n")]
+    {
         let answer = request(&gateway, &format!("DELETE /v2/images/{id}"), headers, body);
         assert_eq!(answer.status, 400, "{}", answer.text());
     }
@@ -108,11 +119,19 @@ fn the_next_request_after_a_refused_body_is_not_lost() {
     let token = format!("x-auth-token: {}\r\n", Token::Demo.text());
     let image = format!("/v2/images/{id}");
     for (line, headers, status) in [
-        ("POST /v2/images".to_owned(), "", 401), (format!("PATCH {image}"), "", 401), (format!("PUT {image}/file"), "", 401),
-        (format!("PATCH {image}"), token.as_str(), 415), (format!("PUT {image}/file"), &token, 415), ("POST /v2/nothing".to_owned(), &token, 404),
-        ("PUT /v2/images".to_owned(), &token, 405), (format!("DELETE {image}"), &token, 400), ("GET /v2/images".to_owned(), &token, 400), ("POST /nothing".to_owned(), "", 300),
+        ("POST /v2/images".to_owned(), "", 401),
+        (format!("PATCH {image}"), "", 401),
+        (format!("PUT {image}/file"), "", 401),
+        (format!("PATCH {image}"), token.as_str(), 415),
+        (format!("PUT {image}/file"), &token, 415),
+        ("POST /v2/nothing".to_owned(), &token, 404),
+        ("PUT /v2/images".to_owned(), &token, 405),
+        (format!("DELETE {image}"), &token, 400),
+        ("GET /v2/images".to_owned(), &token, 400),
+        ("POST /nothing".to_owned(), "", 300),
     ] {
-        for (framing, body) in [("content-length: 4", "data"), ("transfer-encoding: chunked", "4\r\ndata\r\n0\r\n\r\n")] {
+        for (framing, body) in [("content-length: 4", "data"), ("transfer-encoding: chunked", "4\r\ndata\r\n0\r\n\r\n")]
+        {
             let mut wire = Wire::connect(&gateway.address);
             wire.send(format!("{line} HTTP/1.1\r\nhost: x\r\n{headers}content-type: text/plain\r\n{framing}\r\n\r\n"));
             // As most clients do it: head and body in two packets.
@@ -137,8 +156,10 @@ fn headers_that_contradict_themselves_are_refused() {
     let id = demo.create("contradictory");
     let put = format!("PUT /v2/images/{id}/file");
     for twice in [
-        "content-type: application/octet-stream\r\ncontent-type: text/plain\r\n", "content-type: application/octet-stream\r\ncontent-type: application/octet-stream\r\n",
-        "content-type: application/octet-stream\r\nx-openstack-image-size: 4\r\nx-openstack-image-size: 5\r\n", "content-type: application/octet-stream\r\nx-image-meta-store: ceph\r\nx-image-meta-store: other\r\n",
+        "content-type: application/octet-stream\r\ncontent-type: text/plain\r\n",
+        "content-type: application/octet-stream\r\ncontent-type: application/octet-stream\r\n",
+        "content-type: application/octet-stream\r\nx-openstack-image-size: 4\r\nx-openstack-image-size: 5\r\n",
+        "content-type: application/octet-stream\r\nx-image-meta-store: ceph\r\nx-image-meta-store: other\r\n",
         "content-type: application/octet-stream\r\nhost: y\r\n",
     ] {
         let answer = request(&gateway, &put, &format!("{twice}content-length: 4\r\n"), "data");
@@ -146,7 +167,12 @@ fn headers_that_contradict_themselves_are_refused() {
         assert!(answer.text().contains("more than once"), "{}", answer.text());
     }
     for header in ["x-openstack-image-size: \u{e9}\r\n", "x-image-meta-store: \u{e9}\r\n"] {
-        let answer = request(&gateway, &put, &format!("content-type: application/octet-stream\r\n{header}content-length: 4\r\n"), "data");
+        let answer = request(
+            &gateway,
+            &put,
+            &format!("content-type: application/octet-stream\r\n{header}content-length: 4\r\n"),
+            "data",
+        );
         assert_eq!(answer.status, 400, "{header}: {}", answer.text());
     }
     assert_eq!(demo.show(&id)["status"], "queued");
@@ -157,7 +183,12 @@ fn headers_that_contradict_themselves_are_refused() {
 fn a_client_that_stalls_is_given_up_and_its_upload_undone() {
     let gateway = Gateway::start(Options::default().set("server", "body_idle_timeout_s", 1));
     let demo = gateway.client(Token::Demo);
-    for (framing, begun) in [("content-length: 30000000", "data"), ("transfer-encoding: chunked", "4\r\ndata\r\n"), ("transfer-encoding: chunked", "fff"), ("content-length: 5", "")] {
+    for (framing, begun) in [
+        ("content-length: 30000000", "data"),
+        ("transfer-encoding: chunked", "4\r\ndata\r\n"),
+        ("transfer-encoding: chunked", "fff"),
+        ("content-length: 5", ""),
+    ] {
         let id = demo.create("stalled");
         let mut wire = Wire::connect(&gateway.address);
         wire.send(format!("PUT /v2/images/{id}/file HTTP/1.1\r\nhost: x\r\nx-auth-token: {}\r\ncontent-type: application/octet-stream\r\n{framing}\r\n\r\n{begun}", Token::Demo.text()));
@@ -165,7 +196,11 @@ fn a_client_that_stalls_is_given_up_and_its_upload_undone() {
         let answer = wire.answer();
         assert_eq!(answer.status, 408, "{framing}: {}", answer.text());
         assert!(answer.text().contains("no data for 1 s"), "{}", answer.text());
-        assert!(start.elapsed() > Duration::from_millis(900) && start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() > Duration::from_millis(900) && start.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            start.elapsed()
+        );
         assert_eq!(demo.show(&id)["status"], "queued");
         assert!(demo.show(&id)["size"].is_null());
         eventually("nothing is left in the pool", 5, || left_in_pool(&[&id]).is_empty());
@@ -182,7 +217,8 @@ fn a_client_that_stalls_is_given_up_and_its_upload_undone() {
 
 #[test]
 fn a_slow_client_that_keeps_sending_is_served() {
-    let gateway = Gateway::start(Options::default().set("server", "body_idle_timeout_s", 1).set("server", "header_timeout_s", 1));
+    let gateway =
+        Gateway::start(Options::default().set("server", "body_idle_timeout_s", 1).set("server", "header_timeout_s", 1));
     let demo = gateway.client(Token::Demo);
     let id = demo.create("slow");
     let mut wire = Wire::connect(&gateway.address);
@@ -200,7 +236,11 @@ fn a_slow_client_that_keeps_sending_is_served() {
 fn a_body_that_breaks_off_leaves_the_image_queued() {
     let gateway = Gateway::start(Options::default());
     let demo = gateway.client(Token::Demo);
-    for (framing, begun) in [("content-length: 30000000", "x".repeat(9 << 20)), ("transfer-encoding: chunked", format!("{:x}\r\n{}\r\n", 9 << 20, "x".repeat(9 << 20))), ("transfer-encoding: chunked", "5\r\nda".to_owned())] {
+    for (framing, begun) in [
+        ("content-length: 30000000", "x".repeat(9 << 20)),
+        ("transfer-encoding: chunked", format!("{:x}\r\n{}\r\n", 9 << 20, "x".repeat(9 << 20))),
+        ("transfer-encoding: chunked", "5\r\nda".to_owned()),
+    ] {
         let id = demo.create("broken");
         let mut wire = Wire::connect(&gateway.address);
         wire.send(format!("PUT /v2/images/{id}/file HTTP/1.1\r\nhost: x\r\nx-auth-token: {}\r\ncontent-type: application/octet-stream\r\n{framing}\r\n\r\n{begun}", Token::Demo.text()));

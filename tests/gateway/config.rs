@@ -20,7 +20,10 @@ fn rockpool(arguments: &[&str], file: &Path, environment: &[(&str, &str)]) -> Ou
     while process.try_wait().unwrap().is_none() {
         if Instant::now() > end {
             process.kill().unwrap();
-            panic!("rockpool {arguments:?} still runs: {}", String::from_utf8_lossy(&process.wait_with_output().unwrap().stderr));
+            panic!(
+                "rockpool {arguments:?} still runs: {}",
+                String::from_utf8_lossy(&process.wait_with_output().unwrap().stderr)
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -116,15 +119,36 @@ fn everything_that_is_wrong_is_said_at_once() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     for word in [
-        "listen", "header_timeout_s", "public_endpoint", "typo", "format", "catalog.url", "pool_size", "/nonexistent/ceph.conf", "without 'client.'", "/nonexistent/keyring", "chunk_size_mib", "op_timeout_s",
-        "a,b", "hashing_algorithm", "tape", "api_limit_max", "lease_s", "sha256", "bob", "nothing", "surplus",
+        "listen",
+        "header_timeout_s",
+        "public_endpoint",
+        "typo",
+        "format",
+        "catalog.url",
+        "pool_size",
+        "/nonexistent/ceph.conf",
+        "without 'client.'",
+        "/nonexistent/keyring",
+        "chunk_size_mib",
+        "op_timeout_s",
+        "a,b",
+        "hashing_algorithm",
+        "tape",
+        "api_limit_max",
+        "lease_s",
+        "sha256",
+        "bob",
+        "nothing",
+        "surplus",
     ] {
         assert!(text.contains(word), "{word:?} is not named in: {text}");
     }
     assert!(!text.contains("hunter2secret"), "{text}");
     // The same when it is to serve.
     assert_eq!(rockpool(&["serve"], &file, &[]).status.code(), Some(1));
-    for (content, word) in [("", "[catalog]"), ("[server\nlisten", "TOML"), ("[server]\nlisten = \"127.0.0.1:0\"\n", "identity")] {
+    for (content, word) in
+        [("", "[catalog]"), ("[server\nlisten", "TOML"), ("[server]\nlisten = \"127.0.0.1:0\"\n", "identity")]
+    {
         fs::write(&file, content).unwrap();
         let output = rockpool(&["config", "check"], &file, &[]);
         assert!(output.status.code() == Some(1) && said(&output).contains(word), "{content:?}: {}", said(&output));
@@ -142,9 +166,21 @@ fn a_database_that_cannot_be_used_is_named() {
     let (user, host) = base.split_once("://").unwrap().1.split_once('@').unwrap();
     let user = user.split(':').next().unwrap();
     let with = |url: String| [("catalog", "url", Value::from(url))];
-    start_fails(&gateway, &with(format!("postgres://{user}:wrong-canary-pw@{host}/{name}")), &["catalog.url", "password"]);
-    start_fails(&gateway, &with(format!("{base}/rockpool_no_such_database")), &["catalog.url", "rockpool_no_such_database"]);
-    start_fails(&gateway, &with("postgres://nobody@127.0.0.1:1/rockpool".to_owned()), &["catalog.url", "Is Postgres running"]);
+    start_fails(
+        &gateway,
+        &with(format!("postgres://{user}:wrong-canary-pw@{host}/{name}")),
+        &["catalog.url", "password"],
+    );
+    start_fails(
+        &gateway,
+        &with(format!("{base}/rockpool_no_such_database")),
+        &["catalog.url", "rockpool_no_such_database"],
+    );
+    start_fails(
+        &gateway,
+        &with("postgres://nobody@127.0.0.1:1/rockpool".to_owned()),
+        &["catalog.url", "Is Postgres running"],
+    );
     // A wrong password is not repeated anywhere.
     let file = changed(&gateway, &with(format!("postgres://{user}:wrong-canary-pw@{host}/{name}")));
     assert!(!said(&rockpool(&["serve"], &file, &[])).contains("wrong-canary-pw"));
@@ -168,23 +204,43 @@ fn a_database_that_cannot_be_used_is_named() {
 fn a_pool_key_or_right_that_is_missing_is_named() {
     let gateway = Gateway::start(Options::default());
     let ceph = servers().ceph;
-    start_fails(&gateway, &[("stores.ceph", "pool", Value::from("no-such-pool"))], &["store ceph", "no-such-pool", "ceph osd pool create"]);
+    start_fails(
+        &gateway,
+        &[("stores.ceph", "pool", Value::from("no-such-pool"))],
+        &["store ceph", "no-such-pool", "ceph osd pool create"],
+    );
     // A key that is well formed and not the user's.
     let wrong = gateway.folder().join("wrong.keyring");
     fs::write(&wrong, "[client.rockpool]\n\tkey = AQBmXmNnAAAAABAAq0bT1jU4dWwDoGUnAZyGGQ==\n").unwrap();
-    start_fails(&gateway, &[("stores.ceph", "keyring", Value::from(wrong.to_str().unwrap()))], &["store ceph", "client.rockpool", "key"]);
+    start_fails(
+        &gateway,
+        &[("stores.ceph", "keyring", Value::from(wrong.to_str().unwrap()))],
+        &["store ceph", "client.rockpool", "key"],
+    );
     fs::write(&wrong, "no keyring at all").unwrap();
-    start_fails(&gateway, &[("stores.ceph", "keyring", Value::from(wrong.to_str().unwrap()))], &["store ceph", "keyring"]);
+    start_fails(
+        &gateway,
+        &[("stores.ceph", "keyring", Value::from(wrong.to_str().unwrap()))],
+        &["store ceph", "keyring"],
+    );
     // A user without a keyring of its own.
     start_fails(&gateway, &[("stores.ceph", "user", Value::from("nosuchuser"))], &["store ceph", "client.nosuchuser"]);
     // Nova may read the pool, and no more.
     let nova = ceph.join("client.nova.keyring");
-    let changes = [("stores.ceph", "user", Value::from("nova")), ("stores.ceph", "keyring", Value::from(nova.to_str().unwrap()))];
-    start_fails(&gateway, &changes, &["store ceph", "client.nova", "may not write to the pool images", "ceph auth caps client.nova"]);
+    let changes =
+        [("stores.ceph", "user", Value::from("nova")), ("stores.ceph", "keyring", Value::from(nova.to_str().unwrap()))];
+    start_fails(
+        &gateway,
+        &changes,
+        &["store ceph", "client.nova", "may not write to the pool images", "ceph auth caps client.nova"],
+    );
     // No monitor there: said within the time that was given.
     let conf = gateway.folder().join("ceph.conf");
     fs::write(&conf, "[global]\nmon_host = 127.0.0.1:1\n").unwrap();
-    let changes = [("stores.ceph", "ceph_conf", Value::from(conf.to_str().unwrap())), ("stores.ceph", "connect_timeout_s", Value::from(2))];
+    let changes = [
+        ("stores.ceph", "ceph_conf", Value::from(conf.to_str().unwrap())),
+        ("stores.ceph", "connect_timeout_s", Value::from(2)),
+    ];
     start_fails(&gateway, &changes, &["store ceph", "monitor"]);
     // Nothing of all that is left in the pool.
     assert!(!rbd(&["ls", "images"]).contains("startup-check"));
@@ -193,7 +249,11 @@ fn a_pool_key_or_right_that_is_missing_is_named() {
 #[test]
 fn a_port_that_is_taken_is_named() {
     let gateway = Gateway::start(Options::default());
-    start_fails(&gateway, &[("server", "listen", Value::from(gateway.address.as_str()))], &["server.listen", &gateway.address, "in use"]);
+    start_fails(
+        &gateway,
+        &[("server", "listen", Value::from(gateway.address.as_str()))],
+        &["server.listen", &gateway.address, "in use"],
+    );
     // The gateway that has it is not disturbed.
     gateway.client(Token::Demo).get("/v2/images").expect(200);
 }

@@ -74,9 +74,17 @@ fn what_is_not_said_has_its_default() {
         let image = gateway.client(token).post("/v2/images", &json!({})).expect(201).json();
         let project = if token == Token::Admin { "p-admin" } else { "p-demo" };
         for (key, value) in [
-            ("name", json!(null)), ("visibility", json!("shared")), ("owner", json!(project)), ("protected", json!(false)),
-            ("os_hidden", json!(false)), ("container_format", json!(null)), ("disk_format", json!(null)), ("min_disk", json!(0)),
-            ("min_ram", json!(0)), ("tags", json!([])), ("status", json!("queued")),
+            ("name", json!(null)),
+            ("visibility", json!("shared")),
+            ("owner", json!(project)),
+            ("protected", json!(false)),
+            ("os_hidden", json!(false)),
+            ("container_format", json!(null)),
+            ("disk_format", json!(null)),
+            ("min_disk", json!(0)),
+            ("min_ram", json!(0)),
+            ("tags", json!([])),
+            ("status", json!("queued")),
         ] {
             assert_eq!(image[key], value, "{key}");
         }
@@ -96,7 +104,10 @@ fn every_format_of_the_reference_is_accepted_and_no_other() {
         assert_eq!(demo.post("/v2/images", &json!({"disk_format": format})).expect(201).json()["disk_format"], format);
     }
     for format in ["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"] {
-        assert_eq!(demo.post("/v2/images", &json!({"container_format": format})).expect(201).json()["container_format"], format);
+        assert_eq!(
+            demo.post("/v2/images", &json!({"container_format": format})).expect(201).json()["container_format"],
+            format
+        );
     }
     demo.post("/v2/images", &json!({"disk_format": null, "container_format": null})).expect(201);
     for bad in [json!("RAW"), json!("bare"), json!(""), json!("raw "), json!(1), json!(["raw"])] {
@@ -114,7 +125,8 @@ fn a_value_of_the_wrong_type_or_size_is_refused_by_name() {
     let demo = gateway.client(Token::Demo);
     let long = "n".repeat(256);
     // 255 characters, not bytes, are the limit.
-    demo.post("/v2/images", &json!({"name": "ü".repeat(255), "tags": ["ü".repeat(255)], "ü".repeat(255): "v"})).expect(201);
+    demo.post("/v2/images", &json!({"name": "ü".repeat(255), "tags": ["ü".repeat(255)], "ü".repeat(255): "v"}))
+        .expect(201);
     gateway.client(Token::Admin).post("/v2/images", &json!({"owner": "o".repeat(255)})).expect(201);
     for (key, values) in [
         ("name", vec![json!(1), json!(true), json!(["a"]), json!({}), json!(long), json!("ü".repeat(256))]),
@@ -122,7 +134,18 @@ fn a_value_of_the_wrong_type_or_size_is_refused_by_name() {
         ("visibility", vec![json!("secret"), json!("Public"), json!(null), json!(1), json!("")]),
         ("protected", vec![json!("true"), json!(0), json!(null)]),
         ("os_hidden", vec![json!("false"), json!(1), json!(null)]),
-        ("min_disk", vec![json!(-1), json!(2_147_483_648_u64), json!(u64::MAX), json!(1.5), json!(1e10), json!("1"), json!(null)]),
+        (
+            "min_disk",
+            vec![
+                json!(-1),
+                json!(2_147_483_648_u64),
+                json!(u64::MAX),
+                json!(1.5),
+                json!(1e10),
+                json!("1"),
+                json!(null),
+            ],
+        ),
         ("min_ram", vec![json!(-1), json!(i64::MIN), json!(2_147_483_648_u64), json!(0.5), json!("512"), json!([])]),
         ("tags", vec![json!("a"), json!({"a": "b"}), json!([1]), json!([null]), json!(null), json!(["ok", long])]),
         ("os_distro", vec![json!(null), json!(1), json!(true), json!({}), json!([]), json!("v".repeat(65_536))]),
@@ -142,12 +165,27 @@ fn read_only_and_reserved_names_are_forbidden() {
     for token in [Token::Demo, Token::Admin] {
         let client = gateway.client(token);
         for (key, value) in [
-            ("status", json!("active")), ("size", json!(1)), ("virtual_size", json!(1)), ("checksum", json!("x")),
-            ("created_at", json!("2020-01-01T00:00:00Z")), ("updated_at", json!("2020-01-01T00:00:00Z")), ("direct_url", json!("rbd://a/b/c/d")),
-            ("self", json!("/")), ("file", json!("/")), ("schema", json!("/")), ("stores", json!("ceph")), ("os_hash_algo", json!("md5")),
-            ("os_hash_value", json!("0")), ("locations", json!([])), ("locations", json!([{"url": "rbd://a/b/c/d", "metadata": {}}])),
-            ("location", json!("x")), ("deleted", json!("x")), ("deleted_at", json!("x")), ("os_glance", json!("x")),
-            ("os_glance_import_task", json!("x")), ("os_glanceful", json!("x")),
+            ("status", json!("active")),
+            ("size", json!(1)),
+            ("virtual_size", json!(1)),
+            ("checksum", json!("x")),
+            ("created_at", json!("2020-01-01T00:00:00Z")),
+            ("updated_at", json!("2020-01-01T00:00:00Z")),
+            ("direct_url", json!("rbd://a/b/c/d")),
+            ("self", json!("/")),
+            ("file", json!("/")),
+            ("schema", json!("/")),
+            ("stores", json!("ceph")),
+            ("os_hash_algo", json!("md5")),
+            ("os_hash_value", json!("0")),
+            ("locations", json!([])),
+            ("locations", json!([{"url": "rbd://a/b/c/d", "metadata": {}}])),
+            ("location", json!("x")),
+            ("deleted", json!("x")),
+            ("deleted_at", json!("x")),
+            ("os_glance", json!("x")),
+            ("os_glance_import_task", json!("x")),
+            ("os_glanceful", json!("x")),
         ] {
             refused(&client, &json!({"name": "n", key: value}), 403, key);
         }
@@ -191,9 +229,18 @@ fn a_malformed_id_is_refused() {
     let gateway = Gateway::start(Options::default());
     let demo = gateway.client(Token::Demo);
     for bad in [
-        json!(""), json!("abc"), json!(null), json!(7), json!("6d0b3d2e07d44a4f9d0e3f4f0f6f1a2b"), json!("{6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b}"),
-        json!("urn:uuid:6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b"), json!("6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2g"), json!("6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b\n"),
-        json!(" 6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b"), json!("../../../../../../../../../etc/passwd"), json!("6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2\u{662}"),
+        json!(""),
+        json!("abc"),
+        json!(null),
+        json!(7),
+        json!("6d0b3d2e07d44a4f9d0e3f4f0f6f1a2b"),
+        json!("{6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b}"),
+        json!("urn:uuid:6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b"),
+        json!("6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2g"),
+        json!("6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b\n"),
+        json!(" 6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b"),
+        json!("../../../../../../../../../etc/passwd"),
+        json!("6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2\u{662}"),
     ] {
         refused(&demo, &json!({"id": bad}), 400, "id");
     }
@@ -215,7 +262,10 @@ fn owner_and_visibility_follow_the_policy() {
     let foreign = admin.post("/v2/images", &json!({"owner": "p-alt", "visibility": "private"})).expect(201).json();
     assert_eq!(foreign["owner"], "p-alt");
     assert_eq!(alt.show(foreign["id"].as_str().unwrap())["owner"], "p-alt");
-    assert_eq!(admin.post("/v2/images", &json!({"visibility": "public", "owner": null})).expect(201).json()["owner"], json!(null));
+    assert_eq!(
+        admin.post("/v2/images", &json!({"visibility": "public", "owner": null})).expect(201).json()["owner"],
+        json!(null)
+    );
     assert_eq!(images(&gateway), "5", "a refused image is stored");
 }
 
@@ -223,7 +273,8 @@ fn owner_and_visibility_follow_the_policy() {
 fn quotas_bound_properties_and_tags() {
     let gateway = Gateway::start(Options::default());
     let demo = gateway.client(Token::Demo);
-    let properties = |count: usize| Value::Object((0..count).map(|n| (format!("key_{n}"), json!("v"))).collect::<Map<_, _>>());
+    let properties =
+        |count: usize| Value::Object((0..count).map(|n| (format!("key_{n}"), json!("v"))).collect::<Map<_, _>>());
     let tags = |count: usize| json!({"tags": (0..count).map(|n| format!("tag-{n}")).collect::<Vec<_>>()});
     demo.post("/v2/images", &properties(128)).expect(201);
     demo.post("/v2/images", &tags(128)).expect(201);
@@ -234,7 +285,11 @@ fn quotas_bound_properties_and_tags() {
     demo.post("/v2/images", &json!({"tags": vec!["same"; 500]})).expect(201);
     assert_eq!(images(&gateway), "3", "a refused image is stored");
     drop(gateway);
-    let gateway = Gateway::start(Options::default().set("images", "image_property_quota", 0).set("images", "image_tag_quota", -1));
+    let gateway = Gateway::start(Options::default().set("images", "image_property_quota", 0).set(
+        "images",
+        "image_tag_quota",
+        -1,
+    ));
     let demo = gateway.client(Token::Demo);
     refused(&demo, &properties(1), 413, "Maximum: 0");
     demo.post("/v2/images", &tags(1000)).expect(201);
@@ -273,10 +328,29 @@ fn control_and_four_byte_characters_are_refused_everywhere() {
 fn a_body_that_is_no_object_is_refused() {
     let gateway = Gateway::start(Options::default());
     let demo = gateway.client(Token::Demo);
-    let nested = |open: &str, close: &str| format!("{{\"a\": {}1{}}}", open.repeat(100_000), close.repeat(100_000)).into_bytes();
+    let nested =
+        |open: &str, close: &str| format!("{{\"a\": {}1{}}}", open.repeat(100_000), close.repeat(100_000)).into_bytes();
     for body in [
-        &b""[..], b" ", b"null", b"[]", b"[{}]", b"\"name\"", b"1", b"true", b"{", b"{\"name\": }", b"{\"name\": \"a\",}", b"{'name': 'a'}", b"{name: 1}",
-        b"{} {}", b"{\"a\": NaN}", b"{\"min_ram\": 01}", b"name=a", b"<image/>", &nested("[", "]"), &nested("{\"a\":", "}"),
+        &b""[..],
+        b" ",
+        b"null",
+        b"[]",
+        b"[{}]",
+        b"\"name\"",
+        b"1",
+        b"true",
+        b"{",
+        b"{\"name\": }",
+        b"{\"name\": \"a\",}",
+        b"{'name': 'a'}",
+        b"{name: 1}",
+        b"{} {}",
+        b"{\"a\": NaN}",
+        b"{\"min_ram\": 01}",
+        b"name=a",
+        b"<image/>",
+        &nested("[", "]"),
+        &nested("{\"a\":", "}"),
     ] {
         let answer = post(&demo, body);
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
@@ -289,7 +363,10 @@ fn a_body_that_is_no_object_is_refused() {
     let huge = format!("{{\"name\": \"{}\"}}", "n".repeat(5 * 1024 * 1024));
     let answer = post(&demo, huge.as_bytes());
     assert_eq!(answer.status, 413, "{}", answer.text());
-    assert_eq!(gateway.client(Token::Demo).send("POST", "/v2/images", &[], SendBody::from_reader(&mut huge.as_bytes())).status, 413);
+    assert_eq!(
+        gateway.client(Token::Demo).send("POST", "/v2/images", &[], SendBody::from_reader(&mut huge.as_bytes())).status,
+        413
+    );
     assert_eq!(images(&gateway), "0");
     assert_eq!(gateway.sql("SELECT count(*) FROM image_ids"), "0");
 }

@@ -18,7 +18,9 @@ fn raw(gateway: &Gateway, method: &str, accept: Option<&str>) -> crate::harness:
 fn the_health_check_answers_as_oslo_middleware_does() {
     let gateway = Gateway::start(Options::default());
     let disable = gateway.folder().join("disable");
-    for (up, status, head_status, reason) in [(true, 200, 204, "OK"), (false, 503, 503, "DISABLED BY FILE"), (true, 200, 204, "OK")] {
+    for (up, status, head_status, reason) in
+        [(true, 200, 204, "OK"), (false, 503, 503, "DISABLED BY FILE"), (true, 200, 204, "OK")]
+    {
         if up {
             let _ = fs::remove_file(&disable);
         } else {
@@ -32,7 +34,10 @@ fn the_health_check_answers_as_oslo_middleware_does() {
         }
         let answer = raw(&gateway, "GET", Some("application/json"));
         assert_eq!((answer.status, answer.header("content-type")), (status, "application/json"));
-        assert_eq!(answer.text(), format!("{{\n    \"detailed\": false,\n    \"reasons\": [\n        \"{reason}\"\n    ]\n}}"));
+        assert_eq!(
+            answer.text(),
+            format!("{{\n    \"detailed\": false,\n    \"reasons\": [\n        \"{reason}\"\n    ]\n}}")
+        );
         let answer = raw(&gateway, "GET", Some("text/html"));
         assert_eq!(answer.header("content-type"), "text/html; charset=UTF-8");
         assert!(answer.text().starts_with("<HTML>") && answer.text().contains(&format!("<TD>{reason}</TD>")));
@@ -55,7 +60,10 @@ fn the_process_is_alive_and_ready_for_anybody_who_asks() {
         let answer = anonymous.get(path).expect(200);
         assert_eq!(answer.header("content-type"), "application/json");
         let body = answer.json();
-        assert_eq!((&body["ready"], &body["draining"], &body["transfers_running"]), (&json!(true), &json!(false), &json!(0)));
+        assert_eq!(
+            (&body["ready"], &body["draining"], &body["transfers_running"]),
+            (&json!(true), &json!(false), &json!(0))
+        );
         assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
         let checks = body["checks"].as_array().unwrap();
         let names: Vec<&str> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
@@ -70,18 +78,28 @@ fn the_process_is_alive_and_ready_for_anybody_who_asks() {
 
 #[test]
 fn a_gateway_without_its_database_is_alive_and_not_ready() {
-    let gateway = Gateway::start(Options::default().set("catalog", "connect_timeout_s", 1).set("catalog", "acquire_timeout_s", 1));
+    let gateway = Gateway::start(Options::default().set("catalog", "connect_timeout_s", 1).set(
+        "catalog",
+        "acquire_timeout_s",
+        1,
+    ));
     let anonymous = gateway.anonymous();
     let name = gateway.database().rsplit('/').next().unwrap().to_owned();
     let superuser = crate::harness::servers().postgres;
     // Nobody connects to it any more, and nobody stays.
     crate::harness::psql(&superuser, &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
-    crate::harness::psql(&superuser, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
+    crate::harness::psql(
+        &superuser,
+        &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+    );
     eventually("the gateway notices", 10, || anonymous.get("/readyz").status == 503);
     assert_eq!(anonymous.get("/livez").status, 200);
     assert_eq!(anonymous.get("/healthcheck").status, 200);
     let body = anonymous.get("/readyz?verbose").expect(503).json();
-    assert_eq!((&body["ready"], &body["checks"][0]["state"], &body["checks"][1]["state"]), (&json!(false), &json!("failed"), &json!("ok")));
+    assert_eq!(
+        (&body["ready"], &body["checks"][0]["state"], &body["checks"][1]["state"]),
+        (&json!(false), &json!("failed"), &json!("ok"))
+    );
     assert!(body["checks"][0]["problem"].as_str().unwrap().len() > 5, "{body}");
     let answer = gateway.client(crate::harness::Token::Demo).get_with("/v2/images", &[("accept", "application/json")]);
     assert_eq!(answer.status, 503, "{}", answer.text());

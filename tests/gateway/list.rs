@@ -53,7 +53,8 @@ fn crowd(gateway: &Gateway) {
     );
 }
 
-const SORT_KEYS: [&str; 8] = ["name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"];
+const SORT_KEYS: [&str; 8] =
+    ["name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"];
 
 #[test]
 fn paging_in_every_order_visits_every_image_once() {
@@ -61,7 +62,8 @@ fn paging_in_every_order_visits_every_image_once() {
     crowd(&gateway);
     for token in [Token::Demo, Token::Admin] {
         let client = gateway.client(token);
-        let everything: BTreeSet<String> = ids(&page(&client, "/v2/images?limit=1000&visibility=all")).into_iter().collect();
+        let everything: BTreeSet<String> =
+            ids(&page(&client, "/v2/images?limit=1000&visibility=all")).into_iter().collect();
         assert!(everything.len() >= 45, "{}", everything.len());
         for key in SORT_KEYS {
             for direction in ["asc", "desc"] {
@@ -73,7 +75,15 @@ fn paging_in_every_order_visits_every_image_once() {
                 }
             }
         }
-        for query in ["sort=name:asc,size:desc", "sort=size,name:asc,id:asc", "sort=status:asc,disk_format:desc,updated_at:asc,created_at:asc", "sort_key=name&sort_key=size&sort_dir=asc&sort_dir=desc", "sort_key=disk_format&sort_key=status&sort_dir=asc", "", "sort=name:asc,name:desc"] {
+        for query in [
+            "sort=name:asc,size:desc",
+            "sort=size,name:asc,id:asc",
+            "sort=status:asc,disk_format:desc,updated_at:asc,created_at:asc",
+            "sort_key=name&sort_key=size&sort_dir=asc&sort_dir=desc",
+            "sort_key=disk_format&sort_key=status&sort_dir=asc",
+            "",
+            "sort=name:asc,name:desc",
+        ] {
             let whole = ids(&page(&client, &format!("/v2/images?{query}&visibility=all&limit=1000")));
             for limit in [1, 7] {
                 let walked = walk(&client, &format!("/v2/images?{query}&visibility=all&limit={limit}"));
@@ -93,7 +103,14 @@ fn an_order_is_the_one_asked_for() {
         let page = page(&admin, &format!("/v2/images?{query}&visibility=all&limit=1000"));
         page["images"].as_array().unwrap().iter().map(|image| image[key].clone()).collect()
     };
-    for (key, missing) in [("size", json!(0)), ("status", json!("")), ("disk_format", json!("")), ("container_format", json!("")), ("id", json!("")), ("updated_at", json!(""))] {
+    for (key, missing) in [
+        ("size", json!(0)),
+        ("status", json!("")),
+        ("disk_format", json!("")),
+        ("container_format", json!("")),
+        ("id", json!("")),
+        ("updated_at", json!("")),
+    ] {
         let mut ascending: Vec<Value> = values(&format!("sort={key}:asc"), key);
         for value in &mut ascending {
             if value.is_null() {
@@ -122,7 +139,10 @@ fn an_order_is_the_one_asked_for() {
     newest_first.reverse();
     assert_eq!(ids(&page(&admin, "/v2/images?visibility=all&limit=1000&sort_dir=asc")), newest_first);
     let rows = gateway.sql("SELECT id FROM images ORDER BY status ASC, created_at ASC, id ASC");
-    assert_eq!(ids(&page(&admin, "/v2/images?visibility=all&limit=1000&sort_key=status&sort_dir=asc")), rows.lines().collect::<Vec<_>>());
+    assert_eq!(
+        ids(&page(&admin, "/v2/images?visibility=all&limit=1000&sort_key=status&sort_dir=asc")),
+        rows.lines().collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -149,7 +169,8 @@ fn a_limit_is_a_page_and_links_echo_the_whole_query() {
     assert_eq!(plain["next"], format!("/v2/images?marker={}", ids(&plain)[24]));
     // Repeated parameters, odd characters and the limit are all in both links; the marker in one.
     gateway.sql("INSERT INTO image_tags SELECT id, t FROM images, (VALUES ('a'), ('b&c=d e+f%')) v(t)");
-    let query = "limit=3&tag=a&tag=b%26c%3Dd%20e%2Bf%25&sort_key=name&sort_key=size&sort_dir=asc&sort_dir=desc&visibility=all";
+    let query =
+        "limit=3&tag=a&tag=b%26c%3Dd%20e%2Bf%25&sort_key=name&sort_key=size&sort_dir=asc&sort_dir=desc&visibility=all";
     let first = page(&admin, &format!("/v2/images?{query}"));
     let parse = |link: &Value| -> Vec<(String, String)> {
         let (path, query) = link.as_str().unwrap().split_once('?').unwrap();
@@ -164,7 +185,17 @@ fn a_limit_is_a_page_and_links_echo_the_whole_query() {
     assert_eq!(parse(&first["next"]), asked);
     assert_eq!(walk(&admin, &format!("/v2/images?{query}")).len(), 60);
     // A page that is not full is the last.
-    assert!(page(&admin, &format!("/v2/images?visibility=all&limit=30&marker={}", ids(&page(&admin, "/v2/images?visibility=all&limit=30&sort_dir=asc"))[0])).get("next").is_none());
+    assert!(
+        page(
+            &admin,
+            &format!(
+                "/v2/images?visibility=all&limit=30&marker={}",
+                ids(&page(&admin, "/v2/images?visibility=all&limit=30&sort_dir=asc"))[0]
+            )
+        )
+        .get("next")
+        .is_none()
+    );
 }
 
 #[test]
@@ -172,7 +203,10 @@ fn a_marker_must_be_an_image_that_the_caller_sees() {
     let gateway = Gateway::start(Options::default());
     crowd(&gateway);
     let [_, demo, alt, _] = Token::ALL.map(|token| gateway.client(token));
-    let private = demo.post("/v2/images", &json!({"visibility": "private"})).expect(201).json()["id"].as_str().unwrap().to_owned();
+    let private = demo.post("/v2/images", &json!({"visibility": "private"})).expect(201).json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     demo.get(&format!("/v2/images?marker={private}")).expect(200);
     demo.get(&format!("/v2/images?marker={}", private.to_uppercase())).expect(200);
     let unknown = uuid::Uuid::new_v4().to_string();
@@ -203,18 +237,58 @@ fn filters_select_what_they_say() {
     gateway.sql("UPDATE images SET created_at = '2024-05-05T10:00:00.7Z', updated_at = '2024-06-06T10:00:00Z' WHERE name = 'two'");
     let one: &[&str] = &["one"];
     let cases: &[(&str, &[&str])] = &[
-        ("name=one", one), ("name=eq:one", one), ("name=in:one,two", &["one", "two"]), ("name=in:%22three,%20four%22,one", &["one", "three, four"]),
-        ("name=eq:in:five", &["in:five"]), ("name=ONE", &[]), ("name=on%25", &[]), ("name=o_e", &[]), ("name=one%27%20OR%201=1--", &[]),
-        ("status=active", one), ("status=in:active,queued", &["in:five", "one", "three, four", "two"]), ("status=nothing", &[]),
-        ("disk_format=raw", &["one", "three, four"]), ("container_format=eq:ovf", &["three, four"]), ("disk_format=raw&container_format=bare", one),
-        ("size_min=100", one), ("size_min=101", &[]), ("size_max=100", one), ("size_max=99", &[]), ("size=100", one), ("size_min=1&size_max=1000", one),
-        ("virtual_size=200", one), ("virtual_size_min=200", one), ("min_disk=2", &["two"]), ("min_disk_min=2", &["three, four", "two"]), ("min_disk_max=1", &["in:five", "one"]),
-        ("min_ram_min=10&min_ram_max=19", one), ("min_ram=20", &["two"]), ("checksum=cafe", one), ("os_hash_algo=sha512", one), ("os_hash_value=beef", one),
-        ("protected=true", &["two"]), ("protected=false", &["in:five", "one", "three, four"]), ("tag=x", &["one", "two"]), ("tag=x&tag=y", one), ("tag=x&tag=nothing", &[]), ("tag=", &[]),
-        ("os_distro=debian", &["one", "three, four"]), ("os_distro=debian&tag=x", one), ("text=a:b", one), ("nothing=x", &[]), ("os_distro=", &[]),
-        ("owner=p-demo&name=one", one), ("owner=p-alt", &[]), ("visibility=shared&name=one", one), ("visibility=private", &[]),
-        ("created_at=2024-05-05T10:00:00Z", &["two"]), ("created_at=lt:2025-01-01", &["two"]), ("created_at=lte:2024-05-05T12:00:00%2B02:00", &["two"]),
-        ("created_at=neq:2024-05-05T10:00:00Z", &["in:five", "one", "three, four"]), ("updated_at=gte:2024-06-06T10:00:00Z&created_at=lt:2025-01-01", &["two"]), ("updated_at=gt:2024-06-06T10:00:00Z&created_at=lt:2025-01-01", &[]),
+        ("name=one", one),
+        ("name=eq:one", one),
+        ("name=in:one,two", &["one", "two"]),
+        ("name=in:%22three,%20four%22,one", &["one", "three, four"]),
+        ("name=eq:in:five", &["in:five"]),
+        ("name=ONE", &[]),
+        ("name=on%25", &[]),
+        ("name=o_e", &[]),
+        ("name=one%27%20OR%201=1--", &[]),
+        ("status=active", one),
+        ("status=in:active,queued", &["in:five", "one", "three, four", "two"]),
+        ("status=nothing", &[]),
+        ("disk_format=raw", &["one", "three, four"]),
+        ("container_format=eq:ovf", &["three, four"]),
+        ("disk_format=raw&container_format=bare", one),
+        ("size_min=100", one),
+        ("size_min=101", &[]),
+        ("size_max=100", one),
+        ("size_max=99", &[]),
+        ("size=100", one),
+        ("size_min=1&size_max=1000", one),
+        ("virtual_size=200", one),
+        ("virtual_size_min=200", one),
+        ("min_disk=2", &["two"]),
+        ("min_disk_min=2", &["three, four", "two"]),
+        ("min_disk_max=1", &["in:five", "one"]),
+        ("min_ram_min=10&min_ram_max=19", one),
+        ("min_ram=20", &["two"]),
+        ("checksum=cafe", one),
+        ("os_hash_algo=sha512", one),
+        ("os_hash_value=beef", one),
+        ("protected=true", &["two"]),
+        ("protected=false", &["in:five", "one", "three, four"]),
+        ("tag=x", &["one", "two"]),
+        ("tag=x&tag=y", one),
+        ("tag=x&tag=nothing", &[]),
+        ("tag=", &[]),
+        ("os_distro=debian", &["one", "three, four"]),
+        ("os_distro=debian&tag=x", one),
+        ("text=a:b", one),
+        ("nothing=x", &[]),
+        ("os_distro=", &[]),
+        ("owner=p-demo&name=one", one),
+        ("owner=p-alt", &[]),
+        ("visibility=shared&name=one", one),
+        ("visibility=private", &[]),
+        ("created_at=2024-05-05T10:00:00Z", &["two"]),
+        ("created_at=lt:2025-01-01", &["two"]),
+        ("created_at=lte:2024-05-05T12:00:00%2B02:00", &["two"]),
+        ("created_at=neq:2024-05-05T10:00:00Z", &["in:five", "one", "three, four"]),
+        ("updated_at=gte:2024-06-06T10:00:00Z&created_at=lt:2025-01-01", &["two"]),
+        ("updated_at=gt:2024-06-06T10:00:00Z&created_at=lt:2025-01-01", &[]),
     ];
     for (query, expected) in cases {
         for client in [&demo, &admin] {
@@ -233,14 +307,67 @@ fn a_filter_or_order_that_makes_no_sense_is_refused() {
     let demo = gateway.client(Token::Demo);
     demo.create("present");
     for bad in [
-        "visibility=secret", "visibility=", "visibility=Public", "member_status=maybe", "member_status=", "os_hidden=perhaps", "os_hidden=", "protected=True", "protected=1", "protected=",
-        "sort=nothing", "sort=name:up", "sort=name:", "sort=", "sort=,", "sort=name,,size", "sort_key=nothing", "sort_dir=up", "sort_key=", "sort=name&sort_key=size", "sort=name&sort_dir=asc",
-        "sort_key=name&sort_dir=asc&sort_dir=desc", "sort_key=name&sort_key=size&sort_key=id&sort_dir=asc&sort_dir=asc", "sort=owner", "sort=name;DROP", "sort_key=id%20desc",
-        "size_min=x", "size_max=", "size_min=1.5", "size=abc", "min_disk_min=x", "foo_min=1", "created_at_max=1", "name_min=1", "size=99999999999999999999",
-        "name=like:x", "name=neq:x", "name=in:%22a", "name=in:a%22b", "name=in:%22a%22b", "status=gt:active",
-        "created_at=yesterday", "created_at=", "created_at=gt:", "created_at=foo:2024-01-01", "updated_at=2024-13-01", "updated_at=1700000000",
-        "changes-since=2024-01-01", "properties=x", "locations=x", "tags=x", "name=%00", "name=a%1b", "%00=x", "name=%ff", "name=%F0%9F%90%A7", "os_distro=%F0%9F%90%A7", "tag=%F0%9F%90%A7",
-        "limit=1&limit=2", "name=a&name=b", "visibility=all&visibility=public",
+        "visibility=secret",
+        "visibility=",
+        "visibility=Public",
+        "member_status=maybe",
+        "member_status=",
+        "os_hidden=perhaps",
+        "os_hidden=",
+        "protected=True",
+        "protected=1",
+        "protected=",
+        "sort=nothing",
+        "sort=name:up",
+        "sort=name:",
+        "sort=",
+        "sort=,",
+        "sort=name,,size",
+        "sort_key=nothing",
+        "sort_dir=up",
+        "sort_key=",
+        "sort=name&sort_key=size",
+        "sort=name&sort_dir=asc",
+        "sort_key=name&sort_dir=asc&sort_dir=desc",
+        "sort_key=name&sort_key=size&sort_key=id&sort_dir=asc&sort_dir=asc",
+        "sort=owner",
+        "sort=name;DROP",
+        "sort_key=id%20desc",
+        "size_min=x",
+        "size_max=",
+        "size_min=1.5",
+        "size=abc",
+        "min_disk_min=x",
+        "foo_min=1",
+        "created_at_max=1",
+        "name_min=1",
+        "size=99999999999999999999",
+        "name=like:x",
+        "name=neq:x",
+        "name=in:%22a",
+        "name=in:a%22b",
+        "name=in:%22a%22b",
+        "status=gt:active",
+        "created_at=yesterday",
+        "created_at=",
+        "created_at=gt:",
+        "created_at=foo:2024-01-01",
+        "updated_at=2024-13-01",
+        "updated_at=1700000000",
+        "changes-since=2024-01-01",
+        "properties=x",
+        "locations=x",
+        "tags=x",
+        "name=%00",
+        "name=a%1b",
+        "%00=x",
+        "name=%ff",
+        "name=%F0%9F%90%A7",
+        "os_distro=%F0%9F%90%A7",
+        "tag=%F0%9F%90%A7",
+        "limit=1&limit=2",
+        "name=a&name=b",
+        "visibility=all&visibility=public",
     ] {
         for client in [&demo, &gateway.client(Token::Admin)] {
             let answer = client.get(&format!("/v2/images?{bad}"));
@@ -259,7 +386,8 @@ fn a_query_of_thousands_of_filters_is_refused_or_answered_at_once() {
     demo.create("present");
     for filter in ["tag=x&", "a=x&"] {
         // A property may be named once only, so each has another name.
-        let query: String = (0..2000).map(|n| if filter.starts_with('t') { filter.to_owned() } else { format!("a{n}=&") }).collect();
+        let query: String =
+            (0..2000).map(|n| if filter.starts_with('t') { filter.to_owned() } else { format!("a{n}=&") }).collect();
         let start = std::time::Instant::now();
         let answer = demo.get(&format!("/v2/images?{query}"));
         assert!(matches!(answer.status, 200 | 400), "{}: {}", answer.status, answer.text());
@@ -290,7 +418,12 @@ fn visibility_filters_and_members_decide_what_a_project_lists() {
     let admin = gateway.client(Token::Admin);
     for owner in ["p-demo", "p-alt"] {
         for visibility in ["public", "private", "shared", "community"] {
-            admin.post("/v2/images", &json!({"name": format!("{owner}/{visibility}"), "owner": owner, "visibility": visibility})).expect(201);
+            admin
+                .post(
+                    "/v2/images",
+                    &json!({"name": format!("{owner}/{visibility}"), "owner": owner, "visibility": visibility}),
+                )
+                .expect(201);
         }
     }
     for (n, status) in ["pending", "accepted", "rejected"].iter().enumerate() {
@@ -309,7 +442,10 @@ fn visibility_filters_and_members_decide_what_a_project_lists() {
     assert_eq!(sorted_names(&demo, "visibility=all"), with(&["offered/accepted", "p-alt/public", "p-alt/community"]));
     assert_eq!(sorted_names(&demo, "member_status=pending"), with(&["offered/pending", "p-alt/public"]));
     assert_eq!(sorted_names(&demo, "member_status=rejected"), with(&["offered/rejected", "p-alt/public"]));
-    assert_eq!(sorted_names(&demo, "member_status=all"), with(&["offered/accepted", "offered/pending", "offered/rejected", "p-alt/public"]));
+    assert_eq!(
+        sorted_names(&demo, "member_status=all"),
+        with(&["offered/accepted", "offered/pending", "offered/rejected", "p-alt/public"])
+    );
     assert_eq!(sorted_names(&demo, "visibility=shared"), ["offered/accepted", "p-demo/shared"]);
     assert_eq!(sorted_names(&demo, "visibility=community"), ["p-alt/community", "p-demo/community"]);
     assert_eq!(sorted_names(&demo, "visibility=public"), ["p-alt/public", "p-demo/public"]);

@@ -1,6 +1,8 @@
 //! Black-box tests: the real daemon over HTTP and its command line, against a real Ceph and a real
 //! Postgres that `tests/run.sh` starts. They assert what is stored, not only what is answered.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking; helpers are tests, too")]
+
 mod bad_input;
 mod clones;
 mod config;

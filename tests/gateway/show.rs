@@ -25,16 +25,33 @@ fn listed(client: &Client, query: &str, id: &str) -> bool {
 fn callers_see_what_the_visibility_says_and_nothing_else_exists_for_them() {
     let gateway = Gateway::start(Options::default());
     let [admin, demo, alt, reader] = Token::ALL.map(|token| gateway.client(token));
-    for (visibility, alt_shows, alt_lists) in [("public", true, true), ("community", true, false), ("shared", false, false), ("private", false, false)] {
+    for (visibility, alt_shows, alt_lists) in
+        [("public", true, true), ("community", true, false), ("shared", false, false), ("private", false, false)]
+    {
         let id = make(&admin, visibility, &json!("p-demo"));
         let path = format!("/v2/images/{id}");
-        for (client, shows, lists) in [(&admin, true, visibility != "community"), (&demo, true, true), (&reader, true, true), (&alt, alt_shows, alt_lists)] {
+        for (client, shows, lists) in [
+            (&admin, true, visibility != "community"),
+            (&demo, true, true),
+            (&reader, true, true),
+            (&alt, alt_shows, alt_lists),
+        ] {
             let answer = client.get(&path);
             assert_eq!(answer.status, if shows { 200 } else { 404 }, "{visibility}");
             assert_eq!(listed(client, "", &id), lists, "{visibility}");
             assert_eq!(listed(client, &format!("?visibility={visibility}"), &id), shows, "{visibility}");
             assert_eq!(listed(client, "?visibility=all", &id), shows, "{visibility}");
-            assert_eq!(client.get(&format!("{path}/file")).status, if !shows { 404 } else if client_is_reader(client, &reader) { 403 } else { 204 }, "{visibility}");
+            assert_eq!(
+                client.get(&format!("{path}/file")).status,
+                if !shows {
+                    404
+                } else if client_is_reader(client, &reader) {
+                    403
+                } else {
+                    204
+                },
+                "{visibility}"
+            );
         }
         // What one may not see is not there; what one sees and may not change is forbidden.
         let foreign = if alt_shows { 403 } else { 404 };
@@ -68,7 +85,9 @@ fn a_member_sees_a_shared_image_whatever_it_answered() {
     let path = format!("/v2/images/{id}");
     alt.get(&path).expect(404);
     for status in ["pending", "accepted", "rejected"] {
-        gateway.sql(&format!("DELETE FROM image_members; INSERT INTO image_members VALUES ('{id}', 'p-alt', '{status}', now(), now())"));
+        gateway.sql(&format!(
+            "DELETE FROM image_members; INSERT INTO image_members VALUES ('{id}', 'p-alt', '{status}', now(), now())"
+        ));
         assert_eq!(alt.show(&id)["name"], "shared");
         alt.get(&format!("{path}/file")).expect(204);
         assert_eq!(listed(&alt, "", &id), status == "accepted", "{status}");
@@ -112,11 +131,33 @@ fn what_is_no_id_names_no_image() {
     let demo = gateway.client(Token::Demo);
     let id = demo.create("ids");
     let (compact, nothing) = (id.replace('-', ""), uuid::Uuid::nil().to_string());
-    for bad in ["x", "0", "-1", "null", &compact, &format!("{{{id}}}").replace('{', "%7B").replace('}', "%7D"), &id[..35], &format!("{id}0"), &format!("%20{id}"), &format!("{id}%0a"), &format!("{id}%00"), "%F0%9F%90%A7", "%ff", &nothing, "..%2f..", "%27%20OR%201=1--"] {
+    for bad in [
+        "x",
+        "0",
+        "-1",
+        "null",
+        &compact,
+        &format!("{{{id}}}").replace('{', "%7B").replace('}', "%7D"),
+        &id[..35],
+        &format!("{id}0"),
+        &format!("%20{id}"),
+        &format!("{id}%0a"),
+        &format!("{id}%00"),
+        "%F0%9F%90%A7",
+        "%ff",
+        &nothing,
+        "..%2f..",
+        "%27%20OR%201=1--",
+    ] {
         let path = format!("/v2/images/{bad}");
         for (method, path) in [("GET", path.clone()), ("DELETE", path.clone()), ("GET", format!("{path}/file"))] {
             let answer = demo.send(method, &path, &[], SendBody::none());
-            assert!(answer.status == 404 || (answer.status == 400 && bad == "%ff"), "{method} {path}: {} {}", answer.status, answer.text());
+            assert!(
+                answer.status == 404 || (answer.status == 400 && bad == "%ff"),
+                "{method} {path}: {} {}",
+                answer.status,
+                answer.text()
+            );
         }
         let status = demo.upload(bad, b"x").status;
         assert!(status == 404 || (status == 400 && bad == "%ff"), "{bad}: {status}");
@@ -128,9 +169,18 @@ fn what_is_no_id_names_no_image() {
 
 #[test]
 fn locations_are_shown_as_the_operator_says() {
-    let fsid = crate::harness::run(std::process::Command::new("ceph").args(["--conf", crate::harness::servers().ceph.join("ceph.conf").to_str().unwrap(), "fsid"])).unwrap();
+    let fsid = crate::harness::run(std::process::Command::new("ceph").args([
+        "--conf",
+        crate::harness::servers().ceph.join("ceph.conf").to_str().unwrap(),
+        "fsid",
+    ]))
+    .unwrap();
     for (direct, multiple) in [(true, false), (false, true), (true, true), (false, false)] {
-        let options = Options::default().set("images", "show_image_direct_url", direct).set("images", "show_multiple_locations", multiple);
+        let options = Options::default().set("images", "show_image_direct_url", direct).set(
+            "images",
+            "show_multiple_locations",
+            multiple,
+        );
         let gateway = Gateway::start(options);
         let demo = gateway.client(Token::Demo);
         let queued = demo.show(&demo.create("queued"));

@@ -37,7 +37,9 @@ fn untouched(gateway: &Gateway, client: &Client, id: &str) {
     }
     assert!(image.get("stores").is_none(), "{image}");
     eventually("nothing is left in the pool", 10, || left_in_pool(&[id]).is_empty());
-    eventually("no job is left", 10, || gateway.sql(&format!("SELECT count(*) FROM jobs WHERE image_id = '{id}'")) == "0");
+    eventually("no job is left", 10, || {
+        gateway.sql(&format!("SELECT count(*) FROM jobs WHERE image_id = '{id}'")) == "0"
+    });
     assert_eq!(gateway.sql(&format!("SELECT count(*) FROM image_locations WHERE image_id = '{id}'")), "0");
 }
 
@@ -56,14 +58,18 @@ fn uploads_of_every_size_come_back_byte_for_byte() {
             assert_eq!(image["size"], size);
             assert_eq!(image["virtual_size"], if size == 0 { json!(null) } else { json!(size) });
             assert_eq!(image["checksum"], hex(MessageDigest::md5(), &bytes));
-            assert_eq!((&image["os_hash_algo"], &image["os_hash_value"]), (&json!("sha512"), &json!(hex(MessageDigest::sha512(), &bytes))));
+            assert_eq!(
+                (&image["os_hash_algo"], &image["os_hash_value"]),
+                (&json!("sha512"), &json!(hex(MessageDigest::sha512(), &bytes)))
+            );
             // Of an empty image: see download::an_empty_image_is_downloaded_like_any_other.
             if size > 0 {
                 let answer = demo.get(&format!("/v2/images/{id}/file")).expect(200);
                 assert!(answer.body == bytes, "{size} chunked={chunked}: other bytes came back");
             }
             assert!(exported(&id) == bytes, "{size} chunked={chunked}: other bytes are stored");
-            let info: Value = serde_json::from_str(&rbd(&["info", "--format", "json", &format!("images/{id}")])).unwrap();
+            let info: Value =
+                serde_json::from_str(&rbd(&["info", "--format", "json", &format!("images/{id}")])).unwrap();
             assert_eq!((&info["size"], &info["order"]), (&json!(size), &json!(23)));
             assert_eq!(left_in_pool(&[&id]), [id.as_str()]);
             demo.delete(&format!("/v2/images/{id}")).expect(204);
@@ -97,9 +103,16 @@ fn a_stream_in_tiny_and_odd_pieces_is_the_same_image() {
 
 #[test]
 fn hashes_are_those_that_the_operator_chose() {
-    for (algorithm, digest) in [("sha256", Some(MessageDigest::sha256())), ("sha384", Some(MessageDigest::sha384())), ("sha1", Some(MessageDigest::sha1())), ("none", None)] {
+    for (algorithm, digest) in [
+        ("sha256", Some(MessageDigest::sha256())),
+        ("sha384", Some(MessageDigest::sha384())),
+        ("sha1", Some(MessageDigest::sha1())),
+        ("none", None),
+    ] {
         let checksum = algorithm == "sha256";
-        let gateway = Gateway::start(Options::default().set("images", "hashing_algorithm", algorithm).set("images", "checksum", checksum));
+        let gateway = Gateway::start(
+            Options::default().set("images", "hashing_algorithm", algorithm).set("images", "checksum", checksum),
+        );
         let demo = gateway.client(Token::Demo);
         let bytes = random_bytes(7, BLOCK + 77);
         let id = demo.active("hashed", &bytes);
@@ -127,7 +140,13 @@ fn zeros_take_no_space_and_are_read_back() {
         let conf = servers().ceph.join("ceph.conf");
         let extents = (0..SIZE.div_ceil(BLOCK)).filter_map(|n| {
             // An object that was never written is not there.
-            run(Command::new("rados").arg("-c").arg(&conf).args(["-p", "images", "mapext", &format!("{prefix}.{n:016x}")])).ok()
+            run(Command::new("rados").arg("-c").arg(&conf).args([
+                "-p",
+                "images",
+                "mapext",
+                &format!("{prefix}.{n:016x}"),
+            ]))
+            .ok()
         });
         let length = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
         extents.map(|text| text.lines().map(length).sum::<u64>()).sum()
@@ -135,8 +154,14 @@ fn zeros_take_no_space_and_are_read_back() {
     let data = random_bytes(3, SIZE);
     // A piece of data of `dense` bytes at every multiple of `every`, off by `shift`.
     for (dense, every, shift, bound) in [
-        (0, 1, 0, 0), (1, BLOCK, BLOCK - 1, 6 * 4096), (4096, 64 * 1024, 0, 700 * 4096), (4096, MIB, 100, 50 * 2 * 4096), (64 * 1024, MIB, 4096, 41 * 64 * 1024),
-        (BLOCK, 2 * BLOCK, 0, 3 * BLOCK), (512, 4096, 512, SIZE), (SIZE, SIZE, 0, SIZE + 4096),
+        (0, 1, 0, 0),
+        (1, BLOCK, BLOCK - 1, 6 * 4096),
+        (4096, 64 * 1024, 0, 700 * 4096),
+        (4096, MIB, 100, 50 * 2 * 4096),
+        (64 * 1024, MIB, 4096, 41 * 64 * 1024),
+        (BLOCK, 2 * BLOCK, 0, 3 * BLOCK),
+        (512, 4096, 512, SIZE),
+        (SIZE, SIZE, 0, SIZE + 4096),
     ] {
         let mut bytes = vec![0; SIZE];
         let mut at = shift;
@@ -151,7 +176,10 @@ fn zeros_take_no_space_and_are_read_back() {
             assert_eq!(answer.status, 204, "{}", answer.text());
             let image = demo.show(&id);
             assert_eq!((&image["size"], &image["checksum"]), (&json!(SIZE), &json!(hex(MessageDigest::md5(), &bytes))));
-            assert!(demo.get(&format!("/v2/images/{id}/file")).expect(200).body == bytes, "{dense} every {every}: other bytes came back");
+            assert!(
+                demo.get(&format!("/v2/images/{id}/file")).expect(200).body == bytes,
+                "{dense} every {every}: other bytes came back"
+            );
             assert!(exported(&id) == bytes, "{dense} every {every}: other bytes are stored");
             let used = used(&id);
             assert!(used <= bound as u64, "{dense} every {every}: {used} bytes are stored, {bound} would do");
@@ -166,7 +194,20 @@ fn a_declared_size_must_be_the_real_one() {
     let demo = gateway.client(Token::Demo);
     let bytes = random_bytes(9, 300_000);
     let id = demo.create("declared");
-    for (declared, word) in [("299999", "mismatch"), ("300001", "mismatch"), ("-1", "whole number"), ("abc", "whole number"), ("", "whole number"), ("3e5", "whole number"), ("+300000", "whole number"), ("0x493e0", "whole number"), ("300000, 300000", "whole number"), ("18446744073709551616", "whole number"), ("18446744073709551615", "maximum"), ("9223372036854775808", "maximum")] {
+    for (declared, word) in [
+        ("299999", "mismatch"),
+        ("300001", "mismatch"),
+        ("-1", "whole number"),
+        ("abc", "whole number"),
+        ("", "whole number"),
+        ("3e5", "whole number"),
+        ("+300000", "whole number"),
+        ("0x493e0", "whole number"),
+        ("300000, 300000", "whole number"),
+        ("18446744073709551616", "whole number"),
+        ("18446744073709551615", "maximum"),
+        ("9223372036854775808", "maximum"),
+    ] {
         let expected = if word == "maximum" { 413 } else { 400 };
         let answer = demo.upload_with(&id, &[("x-openstack-image-size", declared)], &bytes[..]);
         assert_eq!(answer.status, expected, "{declared}: {}", answer.text());
@@ -174,16 +215,22 @@ fn a_declared_size_must_be_the_real_one() {
         untouched(&gateway, &demo, &id);
     }
     // It contradicts the length of the body, or is said twice.
-    let answer = demo.upload_with(&id, &[("x-openstack-image-size", "300001"), ("content-length", "300000")], &bytes[..]);
+    let answer =
+        demo.upload_with(&id, &[("x-openstack-image-size", "300001"), ("content-length", "300000")], &bytes[..]);
     assert_eq!(answer.status, 400, "{}", answer.text());
-    let answer = demo.upload_with(&id, &[("x-openstack-image-size", "300000"), ("x-openstack-image-size", "300000")], &bytes[..]);
+    let answer = demo.upload_with(
+        &id,
+        &[("x-openstack-image-size", "300000"), ("x-openstack-image-size", "300000")],
+        &bytes[..],
+    );
     assert_eq!(answer.status, 400, "{}", answer.text());
     untouched(&gateway, &demo, &id);
     // The right one is taken, chunked or not, and for a larger one than the size itself nothing is left over.
     demo.upload_with(&id, &[("x-openstack-image-size", "300000")], &bytes[..]).expect(204);
     assert_eq!(demo.show(&id)["size"], 300_000);
     let second = demo.create("declared twice");
-    demo.upload_with(&second, &[("x-openstack-image-size", "300000"), ("content-length", "300000")], &bytes[..]).expect(204);
+    demo.upload_with(&second, &[("x-openstack-image-size", "300000"), ("content-length", "300000")], &bytes[..])
+        .expect(204);
     for id in [id, second] {
         assert!(exported(&id) == bytes);
         demo.delete(&format!("/v2/images/{id}")).expect(204);
@@ -199,7 +246,8 @@ fn what_exceeds_the_cap_is_refused_and_leaves_nothing() {
     let bytes = random_bytes(11, 3 * BLOCK);
     for over in [cap + 1, 3 * BLOCK] {
         let length = over.to_string();
-        for headers in [&[("content-length", length.as_str())][..], &[("x-openstack-image-size", length.as_str())], &[]] {
+        for headers in [&[("content-length", length.as_str())][..], &[("x-openstack-image-size", length.as_str())], &[]]
+        {
             let answer = demo.upload_with(&id, headers, &bytes[..over]);
             assert_eq!(answer.status, 413, "{headers:?}: {}", answer.text());
             assert!(answer.text().contains("image_size_cap"), "{}", answer.text());
@@ -218,7 +266,14 @@ fn uploads_that_may_not_be_are_refused() {
     let id = demo.create("refused");
     let path = format!("/v2/images/{id}/file");
     // Media types.
-    for media_type in ["application/json", "text/plain", "application/octet-streams", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", ""] {
+    for media_type in [
+        "application/json",
+        "text/plain",
+        "application/octet-streams",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "",
+    ] {
         let answer = demo.send("PUT", &path, &[("content-type", media_type)], SendBody::from_reader(&mut &b"data"[..]));
         assert_eq!(answer.status, 415, "{media_type}: {}", answer.text());
         assert!(answer.text().contains("application/octet-stream"), "{}", answer.text());
@@ -305,20 +360,41 @@ fn the_rbd_image_is_laid_out_as_glance_does() {
     let body = json!({"name": "laid out", "disk_format": "raw", "container_format": "bare", "os_distro": "debian"});
     let id = demo.post("/v2/images", &body).expect(201).json()["id"].as_str().unwrap().to_owned();
     demo.upload(&id, &random_bytes(1, BLOCK + 1)).expect(204);
-    let snapshots: Value = serde_json::from_str(&rbd(&["snap", "ls", "--format", "json", &format!("images/{id}")])).unwrap();
+    let snapshots: Value =
+        serde_json::from_str(&rbd(&["snap", "ls", "--format", "json", &format!("images/{id}")])).unwrap();
     assert_eq!(snapshots.as_array().unwrap().len(), 1);
-    assert_eq!((&snapshots[0]["name"], &snapshots[0]["protected"], &snapshots[0]["size"]), (&json!("snap"), &json!("true"), &json!(BLOCK + 1)));
+    assert_eq!(
+        (&snapshots[0]["name"], &snapshots[0]["protected"], &snapshots[0]["size"]),
+        (&json!("snap"), &json!("true"), &json!(BLOCK + 1))
+    );
     let info: Value = serde_json::from_str(&rbd(&["info", "--format", "json", &format!("images/{id}")])).unwrap();
     assert!(info["features"].as_array().unwrap().contains(&json!("layering")), "{info}");
     let image = demo.show(&id);
-    let meta: Value = serde_json::from_str(&rbd(&["image-meta", "list", "--format", "json", &format!("images/{id}")])).unwrap();
-    for (key, value) in [("name", "laid out"), ("owner", "p-demo"), ("disk_format", "raw"), ("container_format", "bare"), ("size", "8388609"), ("state", "ready"), ("os_hash_algo", "sha512"), ("created_at", image["created_at"].as_str().unwrap()), ("checksum", image["checksum"].as_str().unwrap()), ("os_hash_value", image["os_hash_value"].as_str().unwrap()), ("visibility", "shared"), ("properties", r#"{"os_distro":"debian"}"#)] {
+    let meta: Value =
+        serde_json::from_str(&rbd(&["image-meta", "list", "--format", "json", &format!("images/{id}")])).unwrap();
+    for (key, value) in [
+        ("name", "laid out"),
+        ("owner", "p-demo"),
+        ("disk_format", "raw"),
+        ("container_format", "bare"),
+        ("size", "8388609"),
+        ("state", "ready"),
+        ("os_hash_algo", "sha512"),
+        ("created_at", image["created_at"].as_str().unwrap()),
+        ("checksum", image["checksum"].as_str().unwrap()),
+        ("os_hash_value", image["os_hash_value"].as_str().unwrap()),
+        ("visibility", "shared"),
+        ("properties", r#"{"os_distro":"debian"}"#),
+    ] {
         assert_eq!(meta[format!("rockpool.{key}")], value, "{key}");
     }
     // Nova clones it, with Nova's rights.
     let ceph = servers().ceph;
     let clone = format!("vms/clone-{id}");
-    let nova = |arguments: &[&str]| run(Command::new("rbd").arg("--conf").arg(ceph.join("ceph.conf")).args(["--id", "nova"]).args(arguments)).unwrap_or_else(|e| panic!("{e}"));
+    let nova = |arguments: &[&str]| {
+        run(Command::new("rbd").arg("--conf").arg(ceph.join("ceph.conf")).args(["--id", "nova"]).args(arguments))
+            .unwrap_or_else(|e| panic!("{e}"))
+    };
     nova(&["clone", &format!("images/{id}@snap"), &clone]);
     nova(&["rm", "--no-progress", &clone]);
     demo.delete(&format!("/v2/images/{id}")).expect(204);

@@ -29,8 +29,20 @@ fn the_version_documents_are_served_to_everybody() {
         check_document(&anonymous.get(path).expect(200), &gateway.url);
     }
     for path in [
-        "/", "/foo", "/v1", "/v1/images", "/v3", "/v3/images", "/v2.19/images", "/v2.99/", "/v2.00/images", "/V2/images", "//v2/images",
-        "/images", "/healthcheck/x", "/versions/v2",
+        "/",
+        "/foo",
+        "/v1",
+        "/v1/images",
+        "/v3",
+        "/v3/images",
+        "/v2.19/images",
+        "/v2.99/",
+        "/v2.00/images",
+        "/V2/images",
+        "//v2/images",
+        "/images",
+        "/healthcheck/x",
+        "/versions/v2",
     ] {
         check_document(&anonymous.get(path).expect(300), &gateway.url);
     }
@@ -63,7 +75,10 @@ fn a_public_endpoint_is_the_base_of_every_absolute_link() {
     check_document(&gateway.anonymous().get("/versions"), "https://image.example.org");
     let created = gateway.client(Token::Demo).post("/v2/images", &json!({"name": "a"})).expect(201);
     let image = created.json();
-    assert_eq!(created.header("location"), format!("https://image.example.org/v2/images/{}", image["id"].as_str().unwrap()));
+    assert_eq!(
+        created.header("location"),
+        format!("https://image.example.org/v2/images/{}", image["id"].as_str().unwrap())
+    );
     assert_eq!(image["self"], format!("/v2/images/{}", image["id"].as_str().unwrap()));
 }
 
@@ -80,7 +95,12 @@ fn every_minor_version_selects_the_same_api() {
         assert_eq!(answer.json()["id"], json!(id));
         assert_eq!(gateway.anonymous().get_with("/images", &[("accept", &accept)]).status, 401);
     }
-    for unknown in ["application/vnd.openstack.images-v2.19", "application/vnd.openstack.images-v1", "application/vnd.openstack.images-v2", "application/vnd.openstack.images-"] {
+    for unknown in [
+        "application/vnd.openstack.images-v2.19",
+        "application/vnd.openstack.images-v1",
+        "application/vnd.openstack.images-v2",
+        "application/vnd.openstack.images-",
+    ] {
         check_document(&demo.get_with("/images", &[("accept", unknown)]).expect(300), &gateway.url);
     }
     // The query survives the rewriting.

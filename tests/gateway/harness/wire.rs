@@ -77,10 +77,8 @@ impl Wire {
                 break;
             }
             let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no header: {line:?}"));
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_str(value.trim()).unwrap(),
-            );
+            headers
+                .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value.trim()).unwrap());
         }
         Some(Answer { status, headers, body: Vec::new() })
     }
