@@ -118,7 +118,7 @@ qemu_packages() {
 }
 
 install_packages() {
-    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq shellcheck)
+    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck)
     if wants clients || wants boot; then packages+=(python3-venv bsdutils); fi
     # shellcheck disable=SC2207 # words without blanks
     if wants boot; then packages+=($(qemu_packages) syslinux syslinux-common mtools cpio); fi

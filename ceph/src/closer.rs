@@ -6,6 +6,7 @@
 //! blocks and must not run on a thread of librados, a thread of its own.
 
 use std::ffi::c_void;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -68,6 +69,17 @@ extern "C" fn await_running() {
     while RUNNING.load(Ordering::Acquire) > 0 && start.elapsed() < EXIT_WAIT_MAX {
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Ends the process, after waiting (some seconds at most) for handles that are being closed, and without
+/// running the destructors of the C++ libraries: threads of librados that still run crash in them.
+///
+/// Everything that holds a handle should have been dropped before.
+pub fn exit(code: u8) -> ! {
+    await_running();
+    let _ = std::io::stdout().flush();
+    // SAFETY: ends the process at once; nothing of it is used afterwards.
+    unsafe { libc::_exit(libc::c_int::from(code)) }
 }
 
 /// Closes an image in the background; the result goes to `closed`.

@@ -42,6 +42,7 @@ mod usage;
 mod watchers;
 
 pub use children::{Child, Children};
+pub use closer::exit;
 pub use cluster::{Cluster, ClusterConfig};
 pub use connection::Connection;
 pub use error::{Error, Kind};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use bytes::BytesMut;
@@ -35,20 +35,20 @@ pub(super) fn stream(body: Body, idle: Duration) -> ByteStream {
     Box::pin(frames.fuse())
 }
 
-/// What is left of a stream that somebody else reads.
+/// What is left of a body that somebody else reads.
 pub(super) struct Rest(Shared);
 
-type Shared = Arc<Mutex<Option<ByteStream>>>;
+type Shared = Arc<Mutex<Option<BodyDataStream>>>;
 
-/// Splits a stream into one to read and a handle to what was not read.
-pub(super) fn recoverable(stream: ByteStream) -> (ByteStream, Rest) {
-    let shared: Shared = Arc::new(Mutex::new(Some(stream)));
+/// Splits a body into one to read and a handle to what was not read.
+pub(super) fn recoverable(body: Body) -> (Body, Rest) {
+    let shared: Shared = Arc::new(Mutex::new(Some(body.into_data_stream())));
     let reader = Arc::clone(&shared);
     let frames = stream::poll_fn(move |context| match reader.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
         Some(stream) => stream.poll_next_unpin(context),
         None => Poll::Ready(None),
     });
-    (Box::pin(frames), Rest(shared))
+    (Body::from_stream(frames), Rest(shared))
 }
 
 impl Rest {

@@ -2,12 +2,13 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::middleware::ClientMethod;
 use crate::domain::Refusal;
 use crate::service::Error;
 
@@ -88,7 +89,7 @@ pub(super) async fn not_found() -> Problem {
 /// Middleware: writes the body of every refusal in the form that the client accepts, and logs each
 /// failure of ours once.
 pub(super) async fn render(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
+    let method = request.extensions().get::<ClientMethod>().map_or(request.method(), |method| &method.0).clone();
     let form = Form::of(request.headers().get(ACCEPT));
     let response = next.run(request).await;
     let problem = match response.extensions().get::<Problem>() {
@@ -110,6 +111,11 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let (content_type, body) = form.write(problem.status, &problem.text);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     parts.headers.remove(CONTENT_LENGTH);
+    // The router serves HEAD wherever it serves GET; the Image API does not.
+    if let Some(allow) = parts.headers.get(ALLOW).and_then(|allow| allow.to_str().ok()) {
+        let methods = allow.split(',').map(str::trim).filter(|method| *method != "HEAD").collect::<Vec<_>>().join(", ");
+        parts.headers.extend(HeaderValue::from_str(&methods).ok().map(|methods| (ALLOW, methods)));
+    }
     Response::from_parts(parts, if method == Method::HEAD { Body::empty() } else { Body::from(body) })
 }
 

@@ -1,16 +1,17 @@
 //! What happens to every request before its handler.
 
+use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::AppState;
+use super::body;
 use super::error::Problem;
 use super::observe::RequestLog;
 use super::versions;
-use super::wire_guard::Suspicion;
 
 /// Headers that mean one thing: given twice, they contradict each other sooner or later.
 const SINGLE_HEADERS: [&str; 8] = [
@@ -41,11 +42,8 @@ pub(super) async fn refuse_while_draining(State(state): State<AppState>, request
     response
 }
 
-/// Refuses requests whose framing or headers contradict themselves.
+/// Refuses requests whose headers contradict themselves.
 pub(super) async fn check_headers(request: Request, next: Next) -> Result<Response, Problem> {
-    if let Some(suspicion) = request.extensions().get::<Suspicion>() {
-        return Err(Problem::bad_request(suspicion.0));
-    }
     for name in SINGLE_HEADERS {
         if request.headers().get_all(name).iter().nth(1).is_some() {
             return Err(Problem::bad_request(format!("The header {name} is given more than once; give it once.")));
@@ -57,19 +55,32 @@ pub(super) async fn check_headers(request: Request, next: Next) -> Result<Respon
             format!("The header X-OpenStack-Request-ID is longer than {REQUEST_ID_BYTES_MAX} characters."),
         ));
     }
-    // HEAD is no verb of the Image API, although the router would serve it like GET.
-    if request.method() == Method::HEAD && request.uri().path().starts_with("/v2/") {
-        let mut response =
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "The method HEAD is not allowed for this resource.")
-                .into_response();
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return Ok(response);
-    }
     Ok(next.run(request).await)
+}
+
+/// The method that a client used, where the router must not see it.
+#[derive(Debug, Clone)]
+pub(super) struct ClientMethod(pub(super) Method);
+
+/// Takes in what an early answer left of the body: a client that is still sending would not read the answer.
+pub(super) async fn take_in_rest(request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let (body, rest) = body::recoverable(body);
+    let response = next.run(Request::from_parts(parts, body)).await;
+    rest.drain();
+    response
 }
 
 /// `/v2.N/...` is `/v2/...`, and a path without version takes it from `Accept`. Done before routing.
 pub(super) fn route_version(request: &mut Request) {
+    // HEAD is no verb of the Image API, although the router would serve it like GET.
+    if request.method() == Method::HEAD && request.uri().path().starts_with("/v2") {
+        request.extensions_mut().insert(ClientMethod(Method::HEAD));
+        *request.method_mut() = Method::TRACE;
+    }
     let Some(path) = versions::unversioned(request.uri().path(), request.headers()) else { return };
     let rewritten = match request.uri().query() {
         Some(query) => format!("{path}?{query}"),

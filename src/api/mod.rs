@@ -63,6 +63,7 @@ pub struct AppState {
 /// The whole API on one screen.
 pub fn router(state: AppState) -> Router {
     let v2 = Router::new()
+        .route("/", get(versions::bare))
         .route("/images", get(v2::images::list).post(v2::images::create))
         .route("/images/{id}", get(v2::images::show).patch(v2::images::update).delete(v2::images::delete))
         .route("/images/{id}/file", put(v2::data::upload).get(v2::data::download))
@@ -73,6 +74,7 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
     Router::new()
         .nest("/v2", v2)
+        .route("/v2/", get(error::not_found).layer(from_fn_with_state(state.clone(), middleware::authenticate)))
         .route("/versions", get(versions::list).post(versions::list))
         .route("/versions/", get(versions::list))
         .route("/healthcheck", get(health::healthcheck).head(health::healthcheck_head))
@@ -80,6 +82,7 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(health::readyz))
         .fallback(versions::choices)
         .layer(from_fn(middleware::check_headers))
+        .layer(from_fn(middleware::take_in_rest))
         .layer(from_fn(error::render))
         .layer(from_fn(observe::observe))
         .with_state(state)

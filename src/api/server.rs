@@ -1,12 +1,16 @@
 //! Connections: accept, bound, serve, stop.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use hyper::body::Incoming;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,13 +21,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::middleware::route_version;
-use super::wire_guard::{Guarded, Watch};
+use super::wire_guard::{Exchange, Guarded, HEADERS_MAX, Watch};
 use super::{AppState, Settings, router};
 
-/// Most headers of one request.
-const HEADERS_MAX: usize = 128;
-/// hyper's smallest buffer for a head.
-const HEADER_BYTES_MIN: usize = 8192;
 /// Pause after a failure to accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,18 +65,18 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
 async fn connection(socket: TcpStream, router: Router, settings: &Settings, stop: &CancellationToken) {
     // Answers are small or streamed in large frames: waiting to fill packets only delays them.
     let _ = socket.set_nodelay(true);
-    let watch = Watch::new();
-    let guarded = Guarded::new(socket, Arc::clone(&watch), settings.header_bytes_max.max(HEADER_BYTES_MIN));
+    let watch = Arc::new(Watch::default());
+    let guarded = Guarded::new(socket, Arc::clone(&watch), settings.header_bytes_max);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
-        if let Some(suspicion) = watch.verdict() {
-            request.extensions_mut().insert(suspicion);
-        }
         route_version(&mut request);
-        let (router, watch) = (router.clone(), Arc::clone(&watch));
+        let (router, exchange, last) = (router.clone(), watch.exchange(), watch.last_exchange());
         async move {
             let response: Result<_, Infallible> = router.oneshot(request).await;
-            watch.exchange_over();
+            let mut response = response.map(|response| response.map(|body| Answering { body, _exchange: exchange }));
+            if last && let Ok(response) = &mut response {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             response
         }
     });
@@ -85,8 +85,6 @@ async fn connection(socket: TcpStream, router: Router, settings: &Settings, stop
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_headers(HEADERS_MAX)
-        // Bounds the head, and with it the frames of a body.
-        .max_buf_size(settings.header_bytes_max.max(HEADER_BYTES_MIN))
         .keep_alive(true);
     let connection = builder.serve_connection(TokioIo::new(guarded), service);
     tokio::pin!(connection);
@@ -100,5 +98,31 @@ async fn connection(socket: TcpStream, router: Router, settings: &Settings, stop
     if let Err(error) = served {
         // The client's doing, and visible in the request's own line where there was one.
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// The body of an answer, which ends the exchange when it has been handed over.
+struct Answering {
+    body: Body,
+    _exchange: Exchange,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

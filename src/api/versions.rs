@@ -2,7 +2,7 @@
 //! are what clients look for before they use a call.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::header::{ACCEPT, HOST};
+use axum::http::header::{ACCEPT, HOST, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
@@ -35,6 +35,11 @@ pub(super) async fn choices(
     (StatusCode::MULTIPLE_CHOICES, Json(document(&base_url(&state, &headers)))).into_response()
 }
 
+/// `/v2`, as the reference answers it.
+pub(super) async fn bare() -> (StatusCode, [(http::HeaderName, &'static str); 1]) {
+    (StatusCode::FOUND, [(LOCATION, "/v2/")])
+}
+
 fn document(base: &str) -> Value {
     let versions: Vec<Value> = VERSIONS
         .iter()
@@ -60,7 +65,7 @@ pub(super) fn base_url(state: &AppState, headers: &HeaderMap) -> String {
 
 /// The path as the router knows it, when the client wrote it with a minor version or none.
 pub(super) fn unversioned(path: &str, headers: &HeaderMap) -> Option<String> {
-    let (first, rest) = path[path.len().min(1)..].split_once('/')?;
+    let (first, rest) = path.strip_prefix('/')?.split_once('/').unwrap_or((path.strip_prefix('/')?, ""));
     if first == "v2" {
         return None;
     }
@@ -68,7 +73,7 @@ pub(super) fn unversioned(path: &str, headers: &HeaderMap) -> Option<String> {
         return Some(format!("/v2/{rest}"));
     }
     let accepted = headers.get(ACCEPT)?.to_str().ok()?.strip_prefix(MEDIA_TYPE_PREFIX)?;
-    VERSIONS.contains(&accepted).then(|| format!("/v2{path}"))
+    (VERSIONS.contains(&accepted) && !first.is_empty()).then(|| format!("/v2{path}"))
 }
 
 #[cfg(test)]
@@ -87,6 +92,7 @@ mod tests {
         let mut vendor = HeaderMap::new();
         vendor.insert("accept", "application/vnd.openstack.images-v2.1".parse().unwrap());
         assert_eq!(unversioned("/images/x", &vendor).as_deref(), Some("/v2/images/x"));
+        assert_eq!(unversioned("/images", &vendor).as_deref(), Some("/v2/images"));
         assert_eq!(unversioned("/v2/images", &vendor), None);
     }
 }

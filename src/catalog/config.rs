@@ -10,9 +10,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::Deserialize;
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::Error;
+
+/// How connections show in `pg_stat_activity`.
+const APPLICATION: &str = "rockpool";
+/// Postgres' own.
+const DEFAULT_PORT: u16 = 5432;
+/// Longest pause between two statements of a transaction. Ours follow each other at once.
+const IDLE_IN_TRANSACTION_MS: u64 = 2500;
 
 /// Whether and how the connection to Postgres is encrypted; as libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -129,18 +136,48 @@ impl Config {
         }
         let timeout_ms = self.statement_timeout_s.saturating_mul(1000);
         config
-            .application_name("rockpool")
+            .application_name(APPLICATION)
             .connect_timeout(Duration::from_secs(self.connect_timeout_s))
             .tcp_user_timeout(Duration::from_secs(self.statement_timeout_s))
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            // A gateway that freezes in a transaction must not keep its locks until its leases have run out.
             .options(format!(
-                "-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms} -c timezone=UTC"
+                "-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
             ))
             .ssl_mode(match self.tls {
                 Tls::Disable => SslMode::Disable,
                 Tls::Require | Tls::VerifyFull => SslMode::Require,
             });
         Ok(config)
+    }
+
+    /// A configuration for each host, in order.
+    pub(super) fn hosts(&self) -> Result<Vec<tokio_postgres::Config>, Error> {
+        let all = self.postgres()?;
+        let ports = all.get_ports();
+        let one = |n: usize, host: &Host| {
+            let mut config = tokio_postgres::Config::new();
+            match host {
+                Host::Tcp(name) => config.host(name),
+                Host::Unix(path) => config.host_path(path),
+            };
+            // As in libpq: one port serves all hosts, or each has its own.
+            config.port(ports.get(n).or_else(|| ports.first()).copied().unwrap_or(DEFAULT_PORT));
+            if let Some(address) = all.get_hostaddrs().get(n) {
+                config.hostaddr(*address);
+            }
+            config.user(all.get_user().unwrap_or_default()).dbname(all.get_dbname().unwrap_or_default());
+            if let Some(password) = all.get_password() {
+                config.password(password);
+            }
+            config.options(all.get_options().unwrap_or_default()).application_name(APPLICATION);
+            config.ssl_mode(all.get_ssl_mode()).target_session_attrs(all.get_target_session_attrs());
+            if let Some(timeout) = all.get_tcp_user_timeout() {
+                config.tcp_user_timeout(*timeout);
+            }
+            config
+        };
+        Ok(all.get_hosts().iter().enumerate().map(|(n, host)| one(n, host)).collect())
     }
 
     /// The TLS configuration; `None` without TLS.

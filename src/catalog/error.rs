@@ -9,6 +9,9 @@ pub enum Error {
     /// Postgres cannot be reached, or does not answer in time.
     #[error("the catalog is unavailable: {0}")]
     Unavailable(String),
+    /// The connection to Postgres broke; another one may do better at once.
+    #[error("the connection to the catalog was lost: {0}")]
+    ConnectionLost(String),
     /// A row with that key exists already; the text is the constraint's name.
     #[error("{0} exists already")]
     Exists(String),
@@ -55,29 +58,28 @@ impl Error {
                     SqlState::CANNOT_CONNECT_NOW,
                     SqlState::READ_ONLY_SQL_TRANSACTION,
                     SqlState::TOO_MANY_CONNECTIONS,
-                    SqlState::QUERY_CANCELED,
                 ]
                 .contains(code) =>
             {
-                Self::Unavailable(format!("{name}: {source}"))
+                Self::ConnectionLost(format!("{name}: {source}"))
             }
+            Some(code) if *code == SqlState::QUERY_CANCELED => Self::Unavailable(format!("{name}: {source}")),
             Some(_) => Self::Query { name, source },
-            None if source.is_closed() || is_io(&source) => Self::Unavailable(format!("{name}: {source}")),
+            None if source.is_closed() || is_io(&source) => Self::ConnectionLost(format!("{name}: {source}")),
             None => Self::Query { name, source },
         }
     }
 
-    /// Whether the connection is to blame, so that another one may do better.
+    /// Whether the connection is to blame, so that another one may do better at once. A database that does
+    /// not answer in time is no such case: asking again would only double the wait.
     pub(super) fn is_connection_loss(&self) -> bool {
-        match self {
-            Self::Unavailable(_) => true,
-            Self::Exists(_)
-            | Self::Conflict(_)
-            | Self::Inconsistent { .. }
-            | Self::Query { .. }
-            | Self::Schema(_)
-            | Self::Config(_) => false,
-        }
+        matches!(self, Self::ConnectionLost(_))
+    }
+
+    /// Whether the outcome is unknown, and the same may be tried again later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::ConnectionLost(_))
     }
 }
 

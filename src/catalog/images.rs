@@ -176,8 +176,9 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Inconsistent`].
     pub async fn lock_image(&self, id: ImageId) -> Result<Option<Image>, Error> {
-        let sql =
-            format!("-- image_lock\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */ FOR NO KEY UPDATE OF i");
+        // Two statements: what one reads beside the row it waits for (tags, locations) is from before the wait.
+        self.rows("-- image_lock\nSELECT FROM images WHERE id = $1 /* id */ FOR NO KEY UPDATE", &[&id.uuid()]).await?;
+        let sql = format!("-- image_locked\nSELECT {COLUMNS} FROM images i WHERE i.id = $1 /* id */");
         let rows = self.rows(&sql, &[&id.uuid()]).await?;
         rows.first().map(Image::try_from).transpose()
     }

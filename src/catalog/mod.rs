@@ -6,6 +6,7 @@
 //! bytes of an image stream.
 
 mod config;
+mod connect;
 mod error;
 mod events;
 mod images;
@@ -25,6 +26,8 @@ pub use error::Error;
 pub use migrate::{SCHEMA_VERSION, SchemaState};
 pub use queue::{Job, JobKind, Lease, NewJob};
 pub use tx::Tx;
+
+use connect::OneByOne;
 
 /// How often the cheap bookkeeping of the catalog runs at most; see [`Catalog::prune_events`].
 const EVENTS_PRUNED_PER_CALL: i64 = 10_000;
@@ -46,16 +49,23 @@ impl Catalog {
     pub fn new(config: &Config) -> Result<Self, Error> {
         let postgres = config.postgres()?;
         let recycle = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let hosts = config.hosts()?;
+        let limit = Duration::from_secs(config.connect_timeout_s);
+        // A little more than the hosts need, so that the last one's own failure is what is reported.
+        let all_hosts = limit * u32::try_from(hosts.len()).unwrap_or(1) + Duration::from_secs(1);
         let manager = match config.rustls()? {
-            None => Manager::from_config(postgres, NoTls, recycle),
-            Some(tls) => Manager::from_config(postgres, tokio_postgres_rustls::MakeRustlsConnect::new(tls), recycle),
+            None => Manager::from_connect(postgres, OneByOne { hosts, tls: NoTls, limit }, recycle),
+            Some(tls) => {
+                let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
+                Manager::from_connect(postgres, OneByOne { hosts, tls, limit }, recycle)
+            }
         };
         let wait = Duration::from_secs(config.acquire_timeout_s);
         let pool = Pool::builder(manager)
             .max_size(config.pool_size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(wait))
-            .create_timeout(Some(Duration::from_secs(config.connect_timeout_s)))
+            .create_timeout(Some(all_hosts))
             .recycle_timeout(Some(wait))
             .build()
             .map_err(|e| Error::Config(e.to_string()))?;
@@ -77,15 +87,14 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`] when no working connection can be had.
     pub async fn begin(&self, name: &'static str) -> Result<Tx, Error> {
-        // A pooled connection may have died unseen: nothing has happened yet, so try another one.
-        for _ in 0..self.pool.status().size {
-            let client = self.client().await?;
-            match Tx::begin(client, name, self.query_timeout).await {
-                Err(error) if error.is_connection_loss() => {}
+        // Pooled connections may have died unseen, all of them: nothing has happened yet, so try others.
+        let mut tries = self.pool.status().size + 1;
+        loop {
+            match Tx::begin(self.client().await?, name, self.query_timeout).await {
+                Err(error) if error.is_connection_loss() && tries > 0 => tries -= 1,
                 done => return done,
             }
         }
-        Tx::begin(self.client().await?, name, self.query_timeout).await
     }
 
     async fn client(&self) -> Result<Object, Error> {
@@ -98,12 +107,10 @@ impl Catalog {
     }
 
     async fn read(&self, name: &'static str, sql: &str, params: &[Param<'_>], cached: bool) -> Result<Vec<Row>, Error> {
-        let attempts = self.pool.status().size + 1;
-        let mut tried = 0;
+        let mut tries = self.pool.status().size + 1;
         loop {
-            tried += 1;
             match self.read_once(name, sql, params, cached).await {
-                Err(error) if error.is_connection_loss() && tried < attempts.max(2) => {}
+                Err(error) if error.is_connection_loss() && tries > 0 => tries -= 1,
                 done => return done,
             }
         }

@@ -127,6 +127,25 @@ impl Tx {
         Ok(Lease { job: job.id, token: 1 })
     }
 
+    /// Leaves word that the description beside an image's data is behind its record, for the first gateway
+    /// that looks.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn leave_describe_job(&self, image: ImageId) -> Result<(), Error> {
+        let payload = Value::Object(serde_json::Map::new());
+        let job = NewJob {
+            id: Uuid::new_v4(),
+            kind: JobKind::Describe,
+            image,
+            state: "waiting",
+            payload: &payload,
+            owner: None,
+            lease: Duration::ZERO,
+        };
+        self.enqueue(&job).await.map(drop)
+    }
+
     /// Notes how far a job has come. `false`: the lease is lost.
     ///
     /// # Errors

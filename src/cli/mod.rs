@@ -58,7 +58,7 @@ struct File {
 #[must_use]
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve(file) => with_config(&file, serve::serve),
+        Command::Serve(file) => with_config(&file, |config| serve::serve(config)),
         Command::Config(ConfigCommand::Check(file)) => with_config(&file, |_| {
             println!("{} is valid", file.config.display());
             ExitCode::SUCCESS

@@ -1,7 +1,6 @@
 //! `rockpool serve`: start and stop, top to bottom.
 
 use std::io::IsTerminal as _;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,28 +21,30 @@ use crate::worker;
 /// Longest wait for what still runs after everything was told to stop: calls into a cluster that does
 /// not answer cannot be interrupted.
 const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Exit code of a gateway that could not start.
+const EXIT_FAILURE: u8 = 1;
 /// Exit code after a second signal.
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// Runs the gateway until it is told to stop.
-pub(super) fn serve(config: Config) -> ExitCode {
+pub(super) fn serve(config: Config) -> ! {
     start_log(&config.log);
     store::limit_memory_arenas();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("no runtime: {error}")),
+        Err(error) => store::exit(fail(&format!("no runtime: {error}"))),
     };
     let code = match runtime.block_on(run(config)) {
         Ok(code) => code,
         Err(problem) => fail(&problem),
     };
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
-    code
+    store::exit(code)
 }
 
-fn fail(problem: &str) -> ExitCode {
+fn fail(problem: &str) -> u8 {
     tracing::error!("{problem}");
-    ExitCode::FAILURE
+    EXIT_FAILURE
 }
 
 fn start_log(log: &Log) {
@@ -57,12 +58,12 @@ fn start_log(log: &Log) {
     }
 }
 
-async fn run(config: Config) -> Result<ExitCode, String> {
+async fn run(config: Config) -> Result<u8, String> {
     // Signals from the first moment on: whoever stops a gateway that is starting means it.
     let mut signals = Signals::new()?;
     let started = tokio::select! {
         started = start(&config) => started?,
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        () = signals.next() => return Ok(0),
     };
     let Gateway { listener, state, stop_serving, stop_working } = started;
     let (services, draining) = (Arc::clone(&state.services), state.draining.clone());
@@ -95,10 +96,10 @@ async fn run(config: Config) -> Result<ExitCode, String> {
         },
         () = signals.next() => {
             tracing::warn!("stopped at once by a second signal");
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+            return Ok(EXIT_INTERRUPTED);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// A gateway that is ready to serve.

@@ -11,6 +11,9 @@ pub const PATCH_OPERATIONS_MAX: usize = 4096;
 /// Longest query string, in bytes.
 pub const QUERY_BYTES_MAX: usize = 16 * 1024;
 
+/// Most filters of one list request: each costs the database a look per image.
+pub const FILTERS_MAX: usize = 64;
+
 /// Configurable quotas on one image.
 #[derive(Debug, Clone, Copy)]
 pub struct Quotas {

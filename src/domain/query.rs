@@ -8,7 +8,7 @@ use time::format_description::well_known::Iso8601;
 use super::Refusal;
 use super::id::ImageId;
 use super::image::{Visibility, check_text};
-use super::limits::QUERY_BYTES_MAX;
+use super::limits::{FILTERS_MAX, QUERY_BYTES_MAX};
 
 /// Columns that a list can be sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,6 +277,12 @@ impl ImageQuery {
                 "os_hidden" => query.hidden = boolean_any_case(name, value)?,
                 _ => query.filters.push(filter(name, value)?),
             }
+        }
+        if query.filters.len() > FILTERS_MAX {
+            return Err(Refusal::Invalid(format!(
+                "A list takes at most {FILTERS_MAX} filters, this one has {}.",
+                query.filters.len()
+            )));
         }
         query.sort = sort_order(sort, &keys, &directions)?;
         Ok(query)

@@ -67,8 +67,11 @@ pub fn allows(action: Action, caller: &Caller, target: Target<'_>) -> bool {
         return true;
     }
     let own = target.owner == Some(caller.project_id.as_str());
-    // A target that its visibility opens to others: members of shared images were found by the scope.
-    let open = own || matches!(target.visibility, Visibility::Public | Visibility::Community | Visibility::Shared);
+    // A target that its visibility opens to others: members of shared images were found by the scope. What
+    // belongs to nobody is everybody's to see.
+    let open = own
+        || target.owner.is_none()
+        || matches!(target.visibility, Visibility::Public | Visibility::Community | Visibility::Shared);
     match action {
         Action::AddImage
         | Action::ModifyImage

@@ -56,7 +56,14 @@ impl Services {
         let Some(lease) = lease else { return Ok(()) };
         // 4. Out of use, then gone; to the end even if the client does not wait.
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
-        self.retire(image.id, &held, &locations).await?;
+        match self.retire(image.id, &held, &locations).await {
+            // Open for writing, by whomever: the client may try again.
+            Err(Error::Busy(by)) => {
+                self.undelete(image.id, held.lease).await?;
+                return Err(in_use(image.id, &by));
+            }
+            other => other?,
+        }
         let services = Arc::clone(self);
         let purge = async move { services.purge(image.id, &held, &locations).await };
         let task = self.tasks.spawn(purge.in_current_span());
@@ -105,15 +112,18 @@ impl Services {
         Ok(Some((lease, image.locations)))
     }
 
-    /// Takes every copy out of use, or brings the image back.
+    /// Takes every copy out of use, or brings the image back. [`Error::Busy`] leaves it to the caller whether
+    /// to wait: a gateway that died a moment ago still counts as a user.
     pub(super) async fn retire(&self, id: ImageId, held: &Held, locations: &[Location]) -> Result<(), Error> {
         for location in locations {
+            self.confirm(held).await?;
             match self.stores.get(Some(&location.store))?.retire(&location.url).await {
                 Ok(()) => {}
                 Err(store::Error::InUse(by)) => {
                     self.undelete(id, held.lease).await?;
                     return Err(in_use(id, &by));
                 }
+                Err(store::Error::Busy(by)) => return Err(Error::Busy(by)),
                 Err(error) => {
                     // Nothing is known: the job stays and is taken up again, by any gateway.
                     let _ = self.catalog.postpone_job(held.lease, Duration::ZERO, &error.to_string()).await;
@@ -122,9 +132,28 @@ impl Services {
             }
         }
         let tx = self.catalog.begin("image_retired").await?;
-        tx.job_progress(held.lease, PURGING, &json!({})).await?;
+        if !tx.set_job_state(held.lease, PURGING).await? {
+            tx.rollback().await?;
+            self.put_back(id, locations).await?;
+            return Err(taken_over());
+        }
         tx.event("image.delete", id, &json!({})).await?;
         tx.commit().await?;
+        Ok(())
+    }
+
+    /// Makes sure that the job is still ours, right before something that must not be done twice.
+    async fn confirm(&self, held: &Held) -> Result<(), Error> {
+        if self.catalog.renew(held.lease, self.settings.lease).await? { Ok(()) } else { Err(taken_over()) }
+    }
+
+    /// Undoes a retirement that came too late: another gateway had taken over and brought the image back.
+    async fn put_back(&self, id: ImageId, locations: &[Location]) -> Result<(), Error> {
+        if self.catalog.status(id).await? == Some(Status::Active) {
+            for location in locations {
+                self.stores.get(Some(&location.store))?.restore(&location.url).await?;
+            }
+        }
         Ok(())
     }
 
@@ -137,6 +166,7 @@ impl Services {
     /// Removes the data for good, and the record with it.
     pub(super) async fn purge(&self, id: ImageId, held: &Held, locations: &[Location]) -> Result<(), Error> {
         for location in locations {
+            self.confirm(held).await?;
             self.stores.get(Some(&location.store))?.purge(&location.url).await?;
         }
         let tx = self.catalog.begin("image_purged").await?;
@@ -160,6 +190,10 @@ impl Services {
         }
         self.purge(image.id, held, &image.locations).await
     }
+}
+
+fn taken_over() -> Error {
+    Error::Unavailable("the lease of the deletion was lost; another gateway decides".into())
 }
 
 fn in_use(id: ImageId, by: &str) -> Error {

@@ -57,7 +57,7 @@ impl From<catalog::Error> for Error {
     fn from(error: catalog::Error) -> Self {
         let text = error.to_string();
         match error {
-            catalog::Error::Unavailable(_) => Self::Unavailable(text),
+            catalog::Error::Unavailable(_) | catalog::Error::ConnectionLost(_) => Self::Unavailable(text),
             catalog::Error::Conflict(_) => {
                 Self::Conflict("The image was changed by another request at the same time; try again.".into())
             }
@@ -74,7 +74,7 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         let text = error.to_string();
         match error {
-            store::Error::InUse(by) => Self::Conflict(by),
+            store::Error::InUse(by) | store::Error::Busy(by) => Self::Conflict(by),
             // Which pool is full is not the client's business.
             store::Error::NoSpace(_) => Self::TooLarge("There is not enough space left in the image store.".into()),
             store::Error::Unavailable(_) | store::Error::Denied(_) => Self::Unavailable(text),

@@ -64,7 +64,9 @@ impl Services {
         if job.state == WRITING {
             tracing::info!(image = %job.image, "undoing an upload whose gateway is gone");
             // The record first: its data may have to wait until the dead writer stops counting as a user.
-            self.record_undone(attempt, job.lease, false).await?;
+            if !self.record_undone(attempt, job.lease, false).await? {
+                return Ok(());
+            }
         }
         store.discard(attempt).await?;
         self.record_undone(attempt, job.lease, true).await?;

@@ -1,12 +1,8 @@
 //! `PATCH /v2/images/{id}`.
 
-use std::time::Duration;
-
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{Error, Services, authorize};
-use crate::catalog::{JobKind, NewJob};
 use crate::domain::image::{Attributes, Image, Visibility};
 use crate::domain::patch::Patch;
 use crate::domain::status::Status;
@@ -41,16 +37,7 @@ impl Services {
         let now = tx.now().await?;
         tx.update_attributes(id, &image.attributes, &next, now).await?;
         if matches!(image.status, Status::Active | Status::Deactivated) {
-            let job = NewJob {
-                id: Uuid::new_v4(),
-                kind: JobKind::Describe,
-                image: id,
-                state: "waiting",
-                payload: &json!({}),
-                owner: None,
-                lease: Duration::ZERO,
-            };
-            tx.enqueue(&job).await?;
+            tx.leave_describe_job(id).await?;
         }
         tx.event("image.update", id, &json!({"name": next.name, "owner": next.owner})).await?;
         tx.commit().await?;

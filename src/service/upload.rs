@@ -49,6 +49,8 @@ pub struct Upload {
 pub(super) struct Progress {
     /// Store that the bytes go to.
     pub(super) store: String,
+    /// Version of the record when the upload began: its description stands beside the bytes.
+    pub(super) version: i64,
     /// What is known of the bytes; set when they are all there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) content: Option<Content>,
@@ -83,19 +85,21 @@ impl Services {
         let transfer = self.transfers.begin()?;
         // 2. Intent.
         let attempt = Attempt { image: image.id, id: Uuid::new_v4() };
-        let lease = self.begin_upload(attempt, store.name()).await?;
+        // Beginning is a change of the record itself.
+        let progress = Progress { store: store.name().to_owned(), version: image.version + 1, content: None };
+        let lease = self.begin_upload(attempt, &progress).await?;
         // 3. The rest runs to its end even if this request is dropped: the client's going away shows in
         //    the body, and is undone like any other failure.
         let services = Arc::clone(self);
-        let work = async move { services.run_upload(&image, attempt, lease, &store, upload, transfer).await };
+        let work = async move { services.run_upload(attempt, lease, progress, &image, upload, transfer).await };
         let task = self.tasks.spawn(work.in_current_span());
         task.await.map_err(|panic| Error::Internal(format!("the upload task panicked: {panic}")))?
     }
 
-    async fn begin_upload(&self, attempt: Attempt, store: &str) -> Result<Lease, Error> {
+    async fn begin_upload(&self, attempt: Attempt, progress: &Progress) -> Result<Lease, Error> {
         let taken =
             || Error::Conflict(format!("Image {} is not queued any more: another upload was faster.", attempt.image));
-        let payload = json!(Progress { store: store.to_owned(), content: None });
+        let payload = json!(progress);
         let job = NewJob {
             id: attempt.id,
             kind: JobKind::Upload,
@@ -114,33 +118,33 @@ impl Services {
             Err(catalog::Error::Exists(_)) => return Err(taken()),
             other => other?,
         };
-        tx.event("image.prepare", attempt.image, &json!({"store": store})).await?;
+        tx.event("image.prepare", attempt.image, &json!({"store": progress.store})).await?;
         tx.commit().await?;
         Ok(lease)
     }
 
     async fn run_upload(
         &self,
-        image: &Image,
         attempt: Attempt,
         lease: Lease,
-        store: &Arc<dyn Store>,
+        mut progress: Progress,
+        image: &Image,
         upload: Upload,
         transfer: Transfer,
     ) -> Result<(), Error> {
+        let store = Arc::clone(self.stores.get(Some(&progress.store))?);
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
         // 4. Bytes, sealed.
-        let content = match self.receive(image, attempt, store, upload, &held).await {
-            Ok(content) => content,
+        match self.receive(image, attempt, &store, upload, &held).await {
+            Ok(content) => progress.content = Some(content),
             Err(failure) => {
                 self.undo_upload(attempt, held.lease, store.as_ref()).await;
                 return Err(failure);
             }
-        };
+        }
         drop(transfer);
-        // 5. Completion.
-        let progress = Progress { store: store.name().to_owned(), content: Some(content) };
-        // Failing here leaves open whether the record was made: the job decides, when its lease runs out.
+        // 5. Completion. Failing here leaves open whether the record was made: the job decides, when its lease
+        //    runs out.
         self.record_received(&held, &progress).await?;
         self.complete_upload(attempt, &held, store.as_ref(), &progress).await
     }
@@ -184,7 +188,7 @@ impl Services {
                         "the lease of the upload was lost before its bytes could be recorded".into(),
                     ));
                 }
-                Err(catalog::Error::Unavailable(why)) => wait_for_catalog(held, &why).await?,
+                Err(error) if error.is_temporary() => wait_for_catalog(held, error).await?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -212,7 +216,6 @@ impl Services {
         let url = match store.publish(attempt).await {
             Err(error @ store::Error::NotFound(_)) => {
                 // Somebody removed it by hand: there is nothing to finish.
-                self.record_undone(attempt, held.lease, false).await?;
                 self.undo_upload(attempt, held.lease, store).await;
                 return Err(error.into());
             }
@@ -220,24 +223,32 @@ impl Services {
         };
         let location = Location { store: store.name().to_owned(), url };
         loop {
-            match self.try_activate(attempt, held.lease, content, &location).await {
-                Ok(Activation::Done) => return Ok(()),
+            match self.try_activate(attempt, held.lease, progress, content, &location).await {
+                Ok(Activation::Done) => {
+                    self.job_bell.notify_one();
+                    return Ok(());
+                }
                 Ok(Activation::Deleted) => {
                     self.undo_upload(attempt, held.lease, store).await;
                     return Err(Error::Gone(format!("Image {} was deleted while data arrived.", attempt.image)));
                 }
-                // Another gateway took over, or our own commit got through and its answer did not.
-                Ok(Activation::NotOurs) => {
-                    return match self.catalog.status(attempt.image).await? {
-                        Some(Status::Active) => Ok(()),
-                        _ => Err(Error::Unavailable(
-                            "the lease of the upload was lost; another gateway finishes it".into(),
-                        )),
-                    };
+                Ok(Activation::NotOurs) => return self.outcome_elsewhere(attempt).await,
+                Err(error) if error.is_temporary() => {
+                    if wait_for_catalog(held, error).await.is_err() {
+                        return self.outcome_elsewhere(attempt).await;
+                    }
                 }
-                Err(catalog::Error::Unavailable(why)) => wait_for_catalog(held, &why).await?,
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// How an upload ended whose job is not ours any more: another gateway took it over, or our own commit
+    /// got through and its answer did not.
+    async fn outcome_elsewhere(&self, attempt: Attempt) -> Result<(), Error> {
+        match self.catalog.status(attempt.image).await? {
+            Some(Status::Active) => Ok(()),
+            _ => Err(Error::Unavailable("the lease of the upload was lost; another gateway finishes it".into())),
         }
     }
 
@@ -245,20 +256,25 @@ impl Services {
         &self,
         attempt: Attempt,
         lease: Lease,
+        progress: &Progress,
         content: &Content,
         location: &Location,
     ) -> Result<Activation, catalog::Error> {
         let tx = self.catalog.begin("upload_activate").await?;
-        // The image's row first, as a deletion does; and its size, without which no image is active.
-        tx.set_content(attempt.image, content, location).await?;
-        let activated = tx.transition(attempt.image, &ACTIVATE).await?;
+        // The image's row first, as a deletion does.
+        let image = tx.lock_image(attempt.image).await?;
         if !tx.finish_job(lease).await? {
             tx.rollback().await?;
             return Ok(Activation::NotOurs);
         }
-        if !activated {
+        let Some(image) = image.filter(|image| ACTIVATE.allows(image.status)) else {
             tx.rollback().await?;
             return Ok(Activation::Deleted);
+        };
+        tx.set_content(attempt.image, content, location).await?;
+        tx.transition(attempt.image, &ACTIVATE).await?;
+        if image.version != progress.version {
+            tx.leave_describe_job(attempt.image).await?;
         }
         tx.event("image.upload", attempt.image, &json!({"store": location.store, "size": content.size_bytes})).await?;
         tx.event("image.activate", attempt.image, &json!({"size": content.size_bytes})).await?;
@@ -266,41 +282,48 @@ impl Services {
         Ok(Activation::Done)
     }
 
-    /// Puts everything back as it was before the upload. Whatever the store does, the record is queued
-    /// again and a retry is possible; data that cannot be removed now is left to the job. To be called only
-    /// while no other gateway can take the upload for complete.
+    /// Puts everything back as it was before the upload: the record is queued again, so that a retry is
+    /// possible whatever the store does, then the data goes. What cannot be done now is left to the job. To be
+    /// called only while no other gateway can take the upload for complete.
     pub(super) async fn undo_upload(&self, attempt: Attempt, lease: Lease, store: &dyn Store) {
-        let discarded = store.discard(attempt).await;
-        let outcome = self.record_undone(attempt, lease, discarded.is_ok()).await;
-        match (discarded, outcome) {
-            (Ok(()), Ok(())) => {}
-            (Err(error), Ok(())) => {
-                tracing::info!(image = %attempt.image, %error, "the rest of a failed upload will be removed later");
-                let _ = self.catalog.postpone_job(lease, Duration::ZERO, &error.to_string()).await;
-                self.job_bell.notify_one();
+        match self.record_undone(attempt, lease, false).await {
+            Ok(true) => {}
+            // Somebody else does it; two at the same time would get in each other's way.
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(image = %attempt.image, %error, "a failed upload will be undone when its lease has run out");
+                return;
             }
-            (_, Err(error)) => {
-                tracing::warn!(image = %attempt.image, %error, "a failed upload will be undone when its lease has run out")
-            }
+        }
+        let discarded = match store.discard(attempt).await {
+            Ok(()) => self.record_undone(attempt, lease, true).await.map(drop).map_err(Error::from),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = discarded {
+            tracing::info!(image = %attempt.image, %error, "the rest of a failed upload will be removed later");
+            let _ = self.catalog.postpone_job(lease, Duration::ZERO, &error.to_string()).await;
+            self.job_bell.notify_one();
         }
     }
 
-    /// Notes that an upload is over; with `discarded`, that nothing of it is left either.
+    /// Notes that an upload is over; with `discarded`, that nothing of it is left either. `false`: it is
+    /// somebody else's business.
     pub(super) async fn record_undone(
         &self,
         attempt: Attempt,
         lease: Lease,
         discarded: bool,
-    ) -> Result<(), catalog::Error> {
+    ) -> Result<bool, catalog::Error> {
         let tx = self.catalog.begin("upload_undo").await?;
         tx.abort_upload(attempt.image, lease, &ABORT_UPLOAD, &[WRITING, COMMITTING]).await?;
         let ours = if discarded { tx.finish_job(lease).await? } else { tx.set_job_state(lease, DISCARDING).await? };
         if !ours {
-            // Somebody else undoes it, or has.
-            return tx.rollback().await;
+            tx.rollback().await?;
+            return Ok(false);
         }
         tx.forget_image(attempt.image).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(true)
     }
 }
 
@@ -312,9 +335,9 @@ enum Activation {
 }
 
 /// Waits a moment for the catalog to come back, as long as the lease is ours.
-async fn wait_for_catalog(held: &Held, why: &str) -> Result<(), Error> {
+async fn wait_for_catalog(held: &Held, error: catalog::Error) -> Result<(), Error> {
     tokio::select! {
-        () = held.lost().cancelled() => Err(Error::Unavailable(why.to_owned())),
+        () = held.lost().cancelled() => Err(error.into()),
         () = tokio::time::sleep(COMMIT_RETRY_PAUSE) => Ok(()),
     }
 }

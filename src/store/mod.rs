@@ -34,9 +34,12 @@ pub enum Error {
     /// No such blob.
     #[error("{0}: no such data in the store")]
     NotFound(String),
-    /// The blob has users: clones, watchers, foreign snapshots; the text says which.
+    /// The blob has users: clones or foreign snapshots; the text says which.
     #[error("{0}")]
     InUse(String),
+    /// Somebody has the blob open, or died with it open a moment ago.
+    #[error("{0}")]
+    Busy(String),
     /// The pool or its quota is full.
     #[error("the store is full: {0}")]
     NoSpace(String),
@@ -91,7 +94,7 @@ pub trait Store: Send + Sync {
     /// Removes whatever `attempt` left, sealed or not, published or not. May be repeated.
     ///
     /// # Errors
-    /// [`Error::InUse`] while a dead writer still counts as a user of the blob: try again later.
+    /// [`Error::Busy`] while a dead writer still counts as a user of the blob: try again later.
     async fn discard(&self, attempt: Attempt) -> Result<(), Error>;
 
     /// Opens a published blob.
@@ -111,8 +114,14 @@ pub trait Store: Send + Sync {
     /// with an error everything is as it was. May be repeated. A blob that is gone already is no error.
     ///
     /// # Errors
-    /// [`Error::InUse`].
+    /// [`Error::InUse`], [`Error::Busy`].
     async fn retire(&self, url: &str) -> Result<(), Error>;
+
+    /// Takes [`Store::retire`] back. A blob that is not retired is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn restore(&self, url: &str) -> Result<(), Error>;
 
     /// Removes a retired blob for good. May be repeated.
     ///
@@ -212,6 +221,11 @@ pub fn description(image: &Image, content: &Content, attempt: Uuid) -> BTreeMap<
 
 /// Prefix of every key of a [`description`].
 pub const DESCRIPTION_PREFIX: &str = "rockpool.";
+
+/// Ends the process without running destructors under the threads of the C++ libraries.
+pub fn exit(code: u8) -> ! {
+    ceph::exit(code)
+}
 
 /// Gives memory that finished transfers have freed back to the system. Blocks for milliseconds.
 pub fn release_memory() {

@@ -174,10 +174,11 @@ def range_reads(run):
     """8 MiB from the middle of a large image, each on a connection of its own."""
     file, places = run.centred, random.Random(files.SEED)
     middle, reach = file.size // 2, (file.data_bytes - RANGE_BYTES) // 2
+    scattered = [middle + places.randrange(-reach, reach) for _ in range(RANGES)]
     offsets = {
         "from the middle": [middle] * RANGES,
-        "of whole objects": [middle + places.randrange(-reach, reach) // RANGE_BYTES * RANGE_BYTES for _ in range(RANGES)],
-        "across objects": [middle + places.randrange(-reach, reach) for _ in range(RANGES)],
+        "of whole objects": [offset // RANGE_BYTES * RANGE_BYTES for offset in scattered],
+        "across objects": scattered,
     }
     took = {}
     with run.gateway(hashes=NO_HASHES) as gateway:

@@ -25,7 +25,7 @@ def describe():
         "memory_gib": round(int(total.group(1)) / 2**20, 1),
         "kernel": os.uname().release,
         "ceph": _first_line("ceph", "--version"),
-        "curl": _first_line("curl", "--version"),
+        "curl": " ".join(_first_line("curl", "--version").split()[:2]),
     }
 
 

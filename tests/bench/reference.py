@@ -46,7 +46,8 @@ class Lab:
 
     def output(self, *arguments):
         """Runs one of the lab's commands and returns what it prints."""
-        return subprocess.run([str(self._program), *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        done = subprocess.run([str(self._program), *arguments], check=True, stdout=subprocess.PIPE, text=True)
+        return done.stdout.strip()
 
 
 def measure(run, database_url, folder, state, wanted):

@@ -149,7 +149,8 @@ prepare_lab() {
     export LAB_KS_PORT=$((port + 4)) LAB_GL_PORT=$((port + 5)) LAB_GL2_PORT=$((port + 6)) LAB_WWW_PORT=$((port + 7))
     export LAB_OSD_PORT_MIN=$((port + 10)) LAB_OSD_PORT_MAX=$((port + 49))
     "$LAB/lab" install >&2
-    [[ -z $(find "$LAB_STATE/run" -name '*.pid' 2>/dev/null) ]] || die "A lab runs in $LAB_STATE: stop it, or set LAB_STATE."
+    [[ -z $(find "$LAB_STATE/run" -name '*.pid' 2>/dev/null) ]] ||
+        die "A lab runs in $LAB_STATE: stop it, or set LAB_STATE."
     LAB_USED=yes
 }
 

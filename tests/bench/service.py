@@ -92,8 +92,8 @@ class Service:
 
     def _curl(self, image, options, expected, source=None):
         command = ["curl", "-sS", "--max-time", str(TRANSFER_LIMIT_SECONDS), "-o", "/dev/null"]
-        command += ["-H", f"X-Auth-Token: {self.token}", "-w", "%{http_code} %{size_upload} %{size_download} %{time_total}"]
-        command += [*options, f"{self.url}/v2/images/{image}/file"]
+        command += ["-w", "%{http_code} %{size_upload} %{size_download} %{time_total}"]
+        command += ["-H", f"X-Auth-Token: {self.token}", *options, f"{self.url}/v2/images/{image}/file"]
         start = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as curl:
             sent = Sent(curl.pid, source, start) if source else None

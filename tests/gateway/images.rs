@@ -13,7 +13,11 @@ fn an_upload_is_stored_as_glance_would() {
     assert_eq!(image["size"], 20_000_003);
     let info = rbd(&["info", &format!("images/{id}")]);
     assert!(info.contains("order 23"), "{info}");
-    assert!(rbd(&["snap", "ls", &format!("images/{id}")]).lines().any(|line| line.contains(" snap ") && line.contains("yes")));
+    assert!(
+        rbd(&["snap", "ls", &format!("images/{id}")])
+            .lines()
+            .any(|line| line.contains(" snap ") && line.contains("yes"))
+    );
     assert_eq!(demo.get(&format!("/v2/images/{id}/file")).expect(200).body, bytes);
     demo.delete(&format!("/v2/images/{id}")).expect(204);
     assert!(try_rbd(&["info", &format!("images/{id}")]).is_err());

@@ -35,7 +35,8 @@ fn used(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (position, _) in text.match_indices("crate::") {
         let rest = &text[position + "crate::".len()..];
-        let name = |text: &str| text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        let name =
+            |text: &str| text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
         match rest.strip_prefix('{') {
             None => names.push(name(rest)),
             Some(list) => {
@@ -69,11 +70,14 @@ fn no_layer_uses_one_above_it() {
     let mut checked = 0;
     for file in sources(&source) {
         let relative = file.strip_prefix(&source).unwrap();
-        let layer = relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let layer =
+            relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
         if matches!(layer.as_str(), "lib" | "main") {
             continue;
         }
-        let permitted = allowed.get(layer.as_str()).unwrap_or_else(|| panic!("src/{layer} is no known layer: give it a place in LAYERS"));
+        let permitted = allowed
+            .get(layer.as_str())
+            .unwrap_or_else(|| panic!("src/{layer} is no known layer: give it a place in LAYERS"));
         for name in used(&fs::read_to_string(&file).unwrap()) {
             checked += 1;
             if name != layer && !permitted.contains(&name.as_str()) {
@@ -91,7 +95,10 @@ fn only_the_rbd_store_knows_the_crate_ceph_and_only_the_api_knows_axum() {
     for file in sources(&source) {
         let relative = file.strip_prefix(&source).unwrap();
         let text = fs::read_to_string(&file).unwrap();
-        let uses = |name: &str| text.contains(&format!("use {name}::")) || text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(&format!(" {name}::")));
+        let uses = |name: &str| {
+            text.contains(&format!("use {name}::"))
+                || text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(&format!(" {name}::")))
+        };
         if uses("axum") {
             assert!(relative.starts_with("api"), "{} uses axum", relative.display());
         }

@@ -26,18 +26,14 @@ pub(in crate::api) async fn upload(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (parts, body) = request.into_parts();
-    let frames = body::stream(body, state.settings.body_idle_timeout);
-    let (frames, rest) = body::recoverable(frames);
-    let result = async {
-        check_media_type(&parts.headers)?;
-        let declared_bytes = declared_bytes(&parts.headers)?;
-        let store = text(&parts.headers, "x-image-meta-store")?.map(str::to_owned);
-        Ok(state.services.upload(&caller, &id, Upload { body: frames, declared_bytes, store }).await?)
-    }
-    .await;
-    // Whatever was not taken in stands between the client and its answer.
-    rest.drain();
-    result.map(|()| StatusCode::NO_CONTENT)
+    check_media_type(&parts.headers)?;
+    let upload = Upload {
+        body: body::stream(body, state.settings.body_idle_timeout),
+        declared_bytes: declared_bytes(&parts.headers)?,
+        store: text(&parts.headers, "x-image-meta-store")?.map(str::to_owned),
+    };
+    state.services.upload(&caller, &id, upload).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
@@ -55,7 +51,8 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let number = |name: &'static str| -> Result<Option<u64>, Problem> {
         let Some(value) = text(headers, name)? else { return Ok(None) };
-        value.trim().parse().map(Some).map_err(|_| {
+        let digits = Some(value).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.and_then(|text| text.parse().ok()).map(Some).ok_or_else(|| {
             Problem::bad_request(format!("The header {name} must be a whole number of bytes, not '{value}'."))
         })
     };

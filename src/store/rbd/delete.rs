@@ -14,6 +14,8 @@ use crate::store::Attempt;
 pub(super) enum Failure {
     /// Somebody uses it; the text says who.
     InUse(String),
+    /// Somebody has it open for writing, or died with it open.
+    Busy,
     /// Ceph failed.
     Ceph(Error),
 }
@@ -45,22 +47,27 @@ pub(super) async fn retire(pool: &Pool, name: &str) -> Result<(), Failure> {
             Err(e) if e.kind() == Kind::NotFound => break,
             // Our own description of the image may just be being written.
             Err(e) if e.kind() == Kind::Busy && tries < BUSY_TRIES => tokio::time::sleep(BUSY_PAUSE).await,
-            Err(e) if e.kind() == Kind::Busy => {
-                return Err(Failure::InUse("it is open for writing (rbd status shows by whom)".into()));
-            }
+            Err(e) if e.kind() == Kind::Busy => return Err(Failure::Busy),
             Err(e) => return Err(e.into()),
         }
     }
     let Some(id) = trash_id(pool, name).await? else { return Ok(()) };
     // 3. A clone may have been made in between. Unprotecting has the last word.
-    let image = pool.open_by_id(&id).await?;
+    let image = match pool.open_by_id(&id).await {
+        Ok(image) => image,
+        // Its removal has begun: nobody can use it.
+        Err(e) if e.kind() == Kind::NotFound => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
     let mut verdict = users(&image).await;
     if verdict.is_ok() {
         verdict = match image.snapshot_unprotect(SNAPSHOT).await {
             Ok(()) => Ok(()),
             // Not there, or not protected: an earlier try came this far.
             Err(e) if matches!(e.kind(), Kind::NotFound | Kind::InvalidArgument) => Ok(()),
-            Err(e) if e.kind() == Kind::Busy => Err(Failure::InUse("a clone was made just now".into())),
+            Err(e) if matches!(e.kind(), Kind::Busy | Kind::HasChildren) => {
+                Err(Failure::InUse("a clone was made just now".into()))
+            }
             Err(e) => Err(e.into()),
         };
     }
@@ -87,11 +94,31 @@ pub(super) async fn check_unused(pool: &Pool, name: &str) -> Result<(), Failure>
 /// See [`crate::store::Store::purge`].
 pub(super) async fn purge(pool: &Pool, name: &str) -> Result<(), Error> {
     let Some(id) = trash_id(pool, name).await? else { return Ok(()) };
-    let image = pool.open_by_id(&id).await?;
-    let removed = image.snapshot_remove(SNAPSHOT).await;
-    image.close().await?;
-    ignore_missing(removed)?;
+    match pool.open_by_id(&id).await {
+        Ok(image) => {
+            let removed = image.snapshot_remove(SNAPSHOT).await;
+            image.close().await?;
+            ignore_missing(removed)?;
+        }
+        // An earlier removal came as far as the header and died; the rest goes without it.
+        Err(e) if e.kind() == Kind::NotFound => {}
+        Err(e) => return Err(e),
+    }
     ignore_missing(pool.trash_remove(&id, true).await)
+}
+
+/// See [`crate::store::Store::restore`].
+pub(super) async fn restore(pool: &Pool, name: &str) -> Result<(), Error> {
+    let Some(id) = trash_id(pool, name).await? else { return Ok(()) };
+    let image = pool.open_by_id(&id).await?;
+    let protected = image.snapshot_protect(SNAPSHOT).await;
+    image.close().await?;
+    match protected {
+        // Protected still.
+        Err(e) if !matches!(e.kind(), Kind::Busy | Kind::Exists) => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    pool.trash_restore(&id, name).await
 }
 
 /// See [`crate::store::Store::discard`].
@@ -103,6 +130,10 @@ pub(super) async fn discard(pool: &Pool, attempt: Attempt) -> Result<(), Error> 
     }
     for name in names {
         remove(pool, &name).await?;
+        // Two removals at the same time can leave the name without an image; a third one takes it away.
+        if pool.object_exists(&format!("rbd_id.{name}")).await? {
+            remove(pool, &name).await?;
+        }
     }
     Ok(())
 }

@@ -107,6 +107,8 @@ impl Store for RbdStore {
         let start = Instant::now();
         pool.ping().await.map_err(|e| self.note(pool.cluster(), e))?;
         let latency = start.elapsed();
+        // An object that is not there, and a pool that is not there, look the same so far.
+        pool.cluster().pool(&self.pool_name).await.map_err(|e| self.note(pool.cluster(), e))?;
         let usage = pool.usage().await.ok();
         Ok(Probe {
             latency,
@@ -144,8 +146,15 @@ impl Store for RbdStore {
         match delete::check_unused(&pool, &location.image).await {
             Ok(()) => Ok(None),
             Err(delete::Failure::InUse(by)) => Ok(Some(by)),
+            Err(delete::Failure::Busy) => Ok(Some("it is open for writing".into())),
             Err(delete::Failure::Ceph(e)) => Err(self.note(pool.cluster(), e)),
         }
+    }
+
+    async fn restore(&self, url: &str) -> Result<(), Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        delete::restore(&pool, &location.image).await.map_err(|e| self.note(pool.cluster(), e))
     }
 
     async fn retire(&self, url: &str) -> Result<(), Error> {
@@ -153,6 +162,7 @@ impl Store for RbdStore {
         let location = self.locate(&pool, url)?;
         delete::retire(&pool, &location.image).await.map_err(|failure| match failure {
             delete::Failure::InUse(by) => Error::InUse(by),
+            delete::Failure::Busy => Error::Busy("it is open for writing (rbd status shows by whom)".into()),
             delete::Failure::Ceph(e) => self.note(pool.cluster(), e),
         })
     }
@@ -176,7 +186,8 @@ fn error(failure: ceph::Error) -> Error {
     match failure.kind() {
         Kind::NotFound => Error::NotFound(text),
         Kind::NoSpace => Error::NoSpace(text),
-        Kind::Busy | Kind::HasSnapshots => Error::InUse(text),
+        Kind::Busy => Error::Busy(text),
+        Kind::HasSnapshots | Kind::HasChildren => Error::InUse(text),
         Kind::TimedOut | Kind::Blocklisted | Kind::Disconnected => Error::Unavailable(text),
         Kind::Denied | Kind::ReadOnly => Error::Denied(text),
         _ => Error::Other(text),

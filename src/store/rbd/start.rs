@@ -27,6 +27,12 @@ impl RbdStore {
             Kind::NotFound => format!("store {store}: there is no pool {pool_name}: make it with `ceph osd pool create {pool_name} && rbd pool init {pool_name}`"),
             _ => format!("store {store}: the pool {pool_name} cannot be used: {e}"),
         })?;
+        if let Some(data_pool) = &self.data_pool {
+            cluster.pool(data_pool).await.map_err(|e| match e.kind() {
+                Kind::NotFound => format!("store {store}: there is no pool {data_pool}, which stores.{store}.data_pool names: make it with `ceph osd pool create {data_pool}`"),
+                _ => format!("store {store}: the pool {data_pool} cannot be used: {e}"),
+            })?;
+        }
         let name = format!("uploading-startup-check-{}", Uuid::new_v4());
         let options =
             CreateOptions { size_bytes: 0, order: self.order, features: None, data_pool: self.data_pool.clone() };

@@ -55,13 +55,22 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(url: &str, token: Option<&str>) -> Self {
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).max_redirects(0).build();
+        let config =
+            Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).max_redirects(0).build();
         Self { agent: config.into(), url: url.to_owned(), token: token.map(str::to_owned) }
     }
 
     /// Any request; `None` if the connection breaks.
-    pub(crate) fn try_send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: SendBody<'_>) -> Option<Answer> {
-        let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(format!("{}{path}", self.url));
+    pub(crate) fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: SendBody<'_>,
+    ) -> Option<Answer> {
+        let mut request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(format!("{}{path}", self.url));
         if let Some(token) = &self.token {
             request = request.header("x-auth-token", token);
         }
@@ -115,7 +124,10 @@ impl Client {
     /// Makes a queued raw image and returns its id.
     #[track_caller]
     pub(crate) fn create(&self, name: &str) -> String {
-        let image = self.post("/v2/images", &json!({"name": name, "disk_format": "raw", "container_format": "bare"})).expect(201).json();
+        let image = self
+            .post("/v2/images", &json!({"name": name, "disk_format": "raw", "container_format": "bare"}))
+            .expect(201)
+            .json();
         image["id"].as_str().unwrap().to_owned()
     }
 
