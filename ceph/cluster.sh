@@ -84,8 +84,10 @@ without_default_postgres() {
 apt_install() {
     local log status=0
     log=$(mktemp)
-    { apt-get -q update &&
-        apt-get -q -y --no-install-recommends --allow-downgrades install "$@"; } </dev/null >"$log" 2>&1 || status=$?
+    # A source that cannot be reached need not be the one that is needed; another apt may be at work.
+    { apt-get -q update || true
+        apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends --allow-downgrades install "$@"
+    } </dev/null >"$log" 2>&1 || status=$?
     ((status == 0)) || show_log "$log"
     rm -f "$log"
     return "$status"

@@ -54,7 +54,7 @@ check_machine() {
 find_cargo() {
     local wanted found
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
-    PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
     command -v cargo >/dev/null || die "Rust $wanted or newer is missing. Type:
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
 and then this command again."
@@ -168,7 +168,7 @@ gateway_pid() {
     echo "$pid"
 }
 
-is_ready() { curl -sf -o /dev/null -m 5 "http://$LISTEN/readyz"; }
+is_ready() { curl --noproxy '*' -sf -o /dev/null -m 5 "http://$LISTEN/readyz"; }
 
 # True when what runs is what was just built and configured. A rebuilt binary leaves the running
 # one "(deleted)".

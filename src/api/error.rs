@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -111,11 +111,6 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let (content_type, body) = form.write(problem.status, &problem.text);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     parts.headers.remove(CONTENT_LENGTH);
-    // The router serves HEAD wherever it serves GET; the Image API does not.
-    if let Some(allow) = parts.headers.get(ALLOW).and_then(|allow| allow.to_str().ok()) {
-        let methods = allow.split(',').map(str::trim).filter(|method| *method != "HEAD").collect::<Vec<_>>().join(", ");
-        parts.headers.extend(HeaderValue::from_str(&methods).ok().map(|methods| (ALLOW, methods)));
-    }
     Response::from_parts(parts, if method == Method::HEAD { Body::empty() } else { Body::from(body) })
 }
 

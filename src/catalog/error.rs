@@ -93,7 +93,8 @@ impl From<PoolError> for Error {
             PoolError::Timeout(_) => Self::Unavailable(
                 "no connection became free in time (catalog.acquire_timeout_s, catalog.pool_size)".into(),
             ),
-            PoolError::Backend(source) => Self::Unavailable(describe(&source)),
+            // Refused or broken off: seldom twice in a row, unless there is no database.
+            PoolError::Backend(source) => Self::ConnectionLost(describe(&source)),
             PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
                 Self::Unavailable(error.to_string())
             }

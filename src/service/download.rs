@@ -22,10 +22,10 @@ use crate::identity::policy::{Action, Target};
 use crate::store::{self, BlobReader};
 
 /// Bytes of one read.
-const READ_BYTES: u64 = 4 * 1024 * 1024;
+const READ_BYTES: u64 = 2 * 1024 * 1024;
 /// Reads under way ahead of the client. Both were chosen by `tests/bench`: more does not make a download
 /// faster, and librbd holds as much memory again as we do.
-const READS_AHEAD: usize = 3;
+const READS_AHEAD: usize = 4;
 /// Bytes handed to the connection at once: the idle timeout runs from one such frame to the next, so this is
 /// what a slow client must manage to take in that time.
 const FRAME_BYTES: usize = 256 * 1024;

@@ -110,7 +110,8 @@ fn stands_still(servers: &OwnServers, gateway: &Gateway, server: &str) {
         }
     });
     servers.signal(server, "CONT");
-    eventually("it is ready again", 20, || {
+    // An OSD that was taken for dead has to join again first.
+    eventually("it is ready again", 60, || {
         gateway.anonymous().try_get("/readyz").is_some_and(|answer| answer.status == 200)
     });
     eventually("the upload is undone", 20, || status_of(&demo, &broken) == "queued");
