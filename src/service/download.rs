@@ -25,10 +25,10 @@ use crate::store::{self, BlobReader};
 const READ_BYTES: u64 = 2 * 1024 * 1024;
 /// Reads under way ahead of the client. Both were chosen by `tests/bench`: more does not make a download
 /// faster, and librbd holds as much memory again as we do.
-const READS_AHEAD: usize = 4;
+const READS_AHEAD: usize = 7;
 /// Bytes handed to the connection at once: the idle timeout runs from one such frame to the next, so this is
 /// what a slow client must manage to take in that time.
-const FRAME_BYTES: usize = 256 * 1024;
+const FRAME_BYTES: usize = 1024 * 1024;
 
 static ZEROS: [u8; FRAME_BYTES] = [0; FRAME_BYTES];
 

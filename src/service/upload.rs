@@ -12,7 +12,7 @@
 //! lease has run out. Whatever breaks after it is finished the same way. See `recover`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -134,6 +134,7 @@ impl Services {
     ) -> Result<(), Error> {
         let store = Arc::clone(self.stores.get(Some(&progress.store))?);
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
+        let begun = Instant::now();
         // 4. Bytes, sealed.
         match self.receive(image, attempt, &store, upload, &held).await {
             Ok(content) => progress.content = Some(content),
@@ -146,7 +147,10 @@ impl Services {
         // 5. Completion. Failing here leaves open whether the record was made: the job decides, when its lease
         //    runs out.
         self.record_received(&held, &progress).await?;
-        self.complete_upload(attempt, &held, store.as_ref(), &progress).await
+        self.complete_upload(attempt, &held, store.as_ref(), &progress).await?;
+        let size_bytes = progress.content.as_ref().map_or(0, |content| content.size_bytes);
+        tracing::info!(image = %attempt.image, store = store.name(), size_bytes, duration_ms = millis(begun), "an image was stored");
+        Ok(())
     }
 
     /// Step 4: a sealed attempt, and what is known of its bytes.
@@ -174,7 +178,10 @@ impl Services {
             }
         };
         let content = content(image, pumped, &plan);
+        // The snapshot waits for a round of the monitors: what an operator wants to tell from slow transfers.
+        let received = Instant::now();
         writer.seal(content.size_bytes, &description(image, &content, attempt.id)).await?;
+        tracing::info!(image = %attempt.image, duration_ms = millis(received), "a snapshot was taken");
         Ok(content)
     }
 
@@ -340,6 +347,10 @@ async fn wait_for_catalog(held: &Held, error: catalog::Error) -> Result<(), Erro
         () = held.lost().cancelled() => Err(error.into()),
         () = tokio::time::sleep(COMMIT_RETRY_PAUSE) => Ok(()),
     }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn check_ready(image: &Image) -> Result<(), Error> {

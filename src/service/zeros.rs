@@ -73,7 +73,7 @@ mod tests {
         let mut block = vec![0; 1 << 20];
         block[300_000] = 1;
         let start = 300_000 / GRANULE_BYTES * GRANULE_BYTES;
-        assert_eq!(data_ranges(&[Bytes::from(block)]), [start..start + GRANULE_BYTES]);
+        assert!(data_ranges(&[Bytes::from(block)]).iter().eq([&(start..start + GRANULE_BYTES)]));
         assert!(data_ranges(&[Bytes::from(vec![0; 1 << 20])]).is_empty());
         assert!(data_ranges(&[]).is_empty());
     }
