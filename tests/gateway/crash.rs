@@ -38,7 +38,12 @@ fn assert_owned(gateway: &Gateway, id: &str) {
 #[track_caller]
 fn settle(survivor: &Gateway, id: &str, bytes: &[u8]) -> String {
     let demo = survivor.client(Token::Demo);
-    eventually("the record is taken over", TAKEOVER_S, || status_of(&demo, id) != "saving");
+    // A gateway killed while it renamed leaves a finished upload; Ceph lets nobody else rename it before it has
+    // forgotten the dead one, after 30 s.
+    let finishing =
+        || survivor.sql(&format!("SELECT count(*) FROM jobs WHERE image_id = '{id}' AND state = 'committing'")) == "1";
+    eventually("the record is taken over", TAKEOVER_S, || status_of(&demo, id) != "saving" || finishing());
+    eventually("the upload is finished", DATA_GONE_S, || status_of(&demo, id) != "saving");
     let status = assert_consistent(&demo, id, bytes);
     if status == "queued" {
         demo.upload(id, bytes).expect(204);
