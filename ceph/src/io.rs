@@ -35,9 +35,8 @@ struct Operation {
 type Outcome = Result<(usize, Vec<u8>), Error>;
 
 impl Image {
-    /// Writes the pieces one after another from `offset` on. librbd copies them (some 0.8 ms for 8 MiB; see
-    /// `cluster` for why). They are held until it is done, also when the future is dropped, which does not stop
-    /// the write.
+    /// Writes the pieces one after another from `offset` on, without copying them. They are held until librbd
+    /// is done, also when the future is dropped, which does not stop the write.
     ///
     /// Waits while another client has the exclusive lock and does not answer, up to some 30 seconds.
     ///
@@ -219,7 +218,7 @@ struct Pending {
 }
 
 impl Pending {
-    /// Waits for the end. Where there is none, because librbd lost the operation, says so: at once if the
+    /// Waits for the end. Where there is none (zero-copy writes, see `cluster`), says so: at once if the
     /// connection turns out to be bad, else after the longest time that anything can take.
     async fn finish(mut self) -> Outcome {
         let limit = self.image.answer_limit();
