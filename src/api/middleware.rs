@@ -12,10 +12,13 @@ use super::body;
 use super::error::Problem;
 use super::observe::RequestLog;
 use super::versions;
+use crate::identity::{Caller, Tokens, Unidentified};
+use crate::service::Error;
 
 /// Headers that mean one thing: given twice, they contradict each other sooner or later.
-const SINGLE_HEADERS: [&str; 8] = [
+const SINGLE_HEADERS: [&str; 9] = [
     "x-auth-token",
+    "x-service-token",
     "content-type",
     "content-length",
     "range",
@@ -94,21 +97,44 @@ pub(super) fn route_version(request: &mut Request) {
 /// Finds out who is asking. Handlers take the [`crate::identity::Caller`] from the request's extensions:
 /// nothing under `/v2` is reached without one.
 pub(super) async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let caller = token(request.headers()).and_then(|token| state.identity.caller(token));
-    let Some(caller) = caller.cloned() else {
-        let mut response = Problem::new(StatusCode::UNAUTHORIZED, UNAUTHORIZED).into_response();
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Token realm=\"rockpool\""));
-        return response;
+    let identified = match identify(&state, request.headers(), request.method(), request.uri()).await {
+        Ok(mut caller) => {
+            caller.admin = state.policy.is_admin(&caller);
+            caller
+        }
+        Err(Unidentified::Invalid) => {
+            let mut response = Problem::new(StatusCode::UNAUTHORIZED, UNAUTHORIZED).into_response();
+            if let Ok(challenge) = HeaderValue::from_str(state.identity.challenge()) {
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
+            return response;
+        }
+        Err(Unidentified::Forbidden(why)) => return Problem::new(StatusCode::FORBIDDEN, why).into_response(),
+        Err(Unidentified::Unavailable(why)) => return Problem::from(Error::Unavailable(why)).into_response(),
     };
     if let Some(log) = request.extensions().get::<RequestLog>() {
-        log.caller(&caller);
+        log.caller(&identified);
     }
-    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(identified);
     next.run(request).await
 }
 
-/// The token, without white space around it.
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let token = headers.get("x-auth-token")?.to_str().ok()?.trim();
+async fn identify(state: &AppState, headers: &HeaderMap, method: &Method, uri: &Uri) -> Result<Caller, Unidentified> {
+    let service = match headers.get("x-service-token") {
+        None => None,
+        Some(_) => Some(token(headers, "x-service-token").ok_or(Unidentified::Invalid)?),
+    };
+    let tokens = Tokens {
+        user: token(headers, "x-auth-token").ok_or(Unidentified::Invalid)?,
+        service,
+        method: method.as_str(),
+        path: uri.path(),
+    };
+    state.identity.identify(tokens).await
+}
+
+/// A token, without white space around it.
+fn token<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let token = headers.get(name)?.to_str().ok()?.trim();
     (!token.is_empty()).then_some(token)
 }

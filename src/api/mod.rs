@@ -21,7 +21,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, put};
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::local::Local;
+use crate::identity::{Identity, Policy};
 use crate::service::Services;
 
 pub use server::serve;
@@ -53,7 +53,9 @@ pub struct AppState {
     /// The use-cases.
     pub services: Arc<Services>,
     /// Tokens.
-    pub identity: Arc<Local>,
+    pub identity: Arc<Identity>,
+    /// The rules in force.
+    pub policy: Arc<Policy>,
     /// Settings.
     pub settings: Arc<Settings>,
     /// Rings when the daemon is about to stop: `/readyz` says so.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::api::{self, AppState};
 use crate::catalog::Catalog;
 use crate::config::{Config, Log, LogFormat};
+use crate::identity::{Identity, Policy};
 use crate::service::Services;
 use crate::store::rbd::RbdStore;
 use crate::store::{self, Store, Stores};
@@ -131,15 +132,18 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     // 4. Everything together.
     let gateway = gateway_name();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, gateway, stores = ?config.stores.keys().collect::<Vec<_>>(), "serving");
+    let policy = Arc::new(Policy::default());
     let services = Services::new(
         catalog,
         Stores::new(stores, config.default_store.clone()),
+        Arc::clone(&policy),
         config.service(gateway),
         config.server.transfers_max,
     );
     let state = AppState {
         services,
-        identity: Arc::new(config.identity.clone()),
+        identity: Arc::new(Identity::Local(config.identity.clone())),
+        policy,
         settings: Arc::new(config.api()),
         draining: CancellationToken::new(),
     };

@@ -5,15 +5,23 @@ use std::collections::BTreeSet;
 use crate::domain::query::Scope;
 
 /// Who sends a request, as the identity provider vouches for it. Nothing in it comes from a header
-/// other than the token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// other than the tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
     /// User.
     pub user_id: String,
+    /// The user's domain, if the provider has domains.
+    pub user_domain_id: Option<String>,
     /// Project the token is for.
     pub project_id: String,
+    /// The project's domain, if the provider has domains.
+    pub project_domain_id: Option<String>,
     /// Roles on that project, in lower case.
     pub roles: BTreeSet<String>,
+    /// Roles of the service that passes the request on, in lower case; empty without a service token.
+    pub service_roles: BTreeSet<String>,
+    /// Whether the caller administers the cloud: the rule `context_is_admin` says so.
+    pub admin: bool,
 }
 
 impl Caller {
@@ -23,10 +31,10 @@ impl Caller {
         self.roles.contains(role)
     }
 
-    /// Whether the caller administers the cloud: `admin` on any project does, as in Glance.
+    /// Whether the caller administers the cloud.
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.has_role("admin")
+        self.admin
     }
 
     /// What the caller may see.

@@ -107,6 +107,7 @@ impl Local {
                     user_id: user.id.clone(),
                     project_id: project.id.clone(),
                     roles: with_implied(&token.roles),
+                    ..Caller::default()
                 };
                 if callers.insert(digest, caller).is_some() {
                     problems.push(format!("identity.tokens[{n}].sha256 is there twice"));
@@ -188,7 +189,7 @@ mod tests {
         let local = local(CONFIG).unwrap();
         let caller = local.caller("secret").unwrap();
         assert_eq!((caller.user_id.as_str(), caller.project_id.as_str()), ("u1", "p1"));
-        assert!(caller.has_role("member") && caller.has_role("reader") && !caller.is_admin());
+        assert!(caller.has_role("member") && caller.has_role("reader") && !caller.has_role("admin"));
         for wrong in ["", "Secret", "secret ", "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"] {
             assert_eq!(local.caller(wrong), None);
         }

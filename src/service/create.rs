@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, Services, authorize};
+use super::{Error, Services};
 use crate::domain::id::ImageId;
 use crate::domain::image::{Attributes, Image, Visibility, check_writable};
 use crate::domain::status::Status;
@@ -37,17 +37,17 @@ impl Services {
             }
         }
         // 2. May they have it?
-        let target = Target { owner: attributes.owner.as_deref(), visibility: attributes.visibility };
-        if !caller.is_admin() && target.owner != Some(caller.project_id.as_str()) {
+        let target = Target::from(&attributes);
+        if !caller.is_admin() && attributes.owner.as_ref() != Some(&caller.project_id) {
             return Err(Error::Forbidden(format!(
                 "You are not permitted to create images owned by '{}'.",
-                target.owner.unwrap_or("nobody")
+                attributes.owner.as_deref().unwrap_or("nobody")
             )));
         }
-        authorize(Action::AddImage, caller, target)?;
+        self.authorize(Action::AddImage, caller, target)?;
         match attributes.visibility {
-            Visibility::Public => authorize(Action::PublicizeImage, caller, target)?,
-            Visibility::Community => authorize(Action::CommunitizeImage, caller, target)?,
+            Visibility::Public => self.authorize(Action::PublicizeImage, caller, target)?,
+            Visibility::Community => self.authorize(Action::CommunitizeImage, caller, target)?,
             Visibility::Shared | Visibility::Private => {}
         }
         attributes.check_quotas(&self.settings.quotas)?;

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::lease::Held;
-use super::{Error, Services, authorize};
+use super::{Error, Services};
 use crate::catalog::{self, JobKind, Lease, NewJob};
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Location};
@@ -40,7 +40,7 @@ impl Services {
         let missing = || Error::NotFound(format!("Failed to find image {id} to delete"));
         let image =
             self.visible(caller, id).await.map_err(|e| if matches!(e, Error::NotFound(_)) { missing() } else { e })?;
-        authorize(Action::DeleteImage, caller, Target::from(&image))?;
+        self.authorize(Action::DeleteImage, caller, Target::from(&image))?;
         if image.attributes.protected {
             return Err(Error::Forbidden(format!("Image {id} is protected and cannot be deleted.")));
         }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use super::{Error, Services, authorize};
+use super::{Error, Services};
 use crate::domain::image::Image;
 use crate::domain::range::{self, Requested};
 use crate::domain::status::Status;
@@ -61,7 +61,7 @@ impl Services {
     /// [`Error::NotFound`]; [`Error::Forbidden`] for one who may see but not download it.
     pub async fn downloadable(&self, caller: &Caller, id: &str) -> Result<Image, Error> {
         let image = self.visible(caller, id).await?;
-        authorize(Action::DownloadImage, caller, Target::from(&image))?;
+        self.authorize(Action::DownloadImage, caller, Target::from(&image))?;
         if image.status == Status::Deactivated && !caller.is_admin() {
             return Err(Error::Forbidden(
                 "The requested image has been deactivated. Image data download is forbidden.".into(),

@@ -1,7 +1,7 @@
 //! `GET /v2/images`.
 
-use super::{Error, Services, authorize};
-use crate::domain::image::{Image, Visibility};
+use super::{Error, Services};
+use crate::domain::image::Image;
 use crate::domain::query::ImageQuery;
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
@@ -13,11 +13,7 @@ impl Services {
     /// [`Error::Invalid`] for a marker that is no image the caller may see.
     pub async fn list(&self, caller: &Caller, query: &ImageQuery) -> Result<Vec<Image>, Error> {
         // The list is the project's own, whatever is in it.
-        authorize(
-            Action::GetImages,
-            caller,
-            Target { owner: Some(&caller.project_id), visibility: Visibility::Private },
-        )?;
+        self.authorize(Action::GetImages, caller, Target::Project(&caller.project_id))?;
         let page = self.catalog.list(query, &caller.scope()).await?;
         page.ok_or_else(|| {
             Error::Invalid(format!(

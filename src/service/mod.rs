@@ -28,8 +28,8 @@ use crate::domain::id::ImageId;
 use crate::domain::image::{Formats, Image};
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
-use crate::identity::Caller;
-use crate::identity::policy::{Action, Target, allows};
+use crate::identity::policy::{Action, Target};
+use crate::identity::{Caller, Policy};
 use crate::store::Stores;
 
 pub use download::{Download, Fetched};
@@ -70,6 +70,7 @@ pub struct Settings {
 pub struct Services {
     catalog: Catalog,
     stores: Stores,
+    policy: Arc<Policy>,
     settings: Settings,
     /// Tasks that must not be cut off when the process stops.
     tasks: TaskTracker,
@@ -81,10 +82,17 @@ pub struct Services {
 impl Services {
     /// Puts the services together.
     #[must_use]
-    pub fn new(catalog: Catalog, stores: Stores, settings: Settings, transfers_max: usize) -> Arc<Self> {
+    pub fn new(
+        catalog: Catalog,
+        stores: Stores,
+        policy: Arc<Policy>,
+        settings: Settings,
+        transfers_max: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             catalog,
             stores,
+            policy,
             settings,
             tasks: TaskTracker::new(),
             transfers: Transfers::new(transfers_max),
@@ -126,14 +134,14 @@ impl Services {
         let parsed = ImageId::parse(id).ok_or_else(missing)?;
         let image = self.catalog.image(parsed, &caller.scope()).await?.ok_or_else(missing)?;
         // To one who may not see it, it does not exist.
-        if allows(Action::GetImage, caller, Target::from(&image)) { Ok(image) } else { Err(missing()) }
+        if self.policy.allows(Action::GetImage, caller, Target::from(&image)) { Ok(image) } else { Err(missing()) }
     }
-}
 
-/// Refuses what the policy does not allow, naming the rule.
-fn authorize(action: Action, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
-    if allows(action, caller, target) {
-        return Ok(());
+    /// Refuses what the policy does not allow, naming the rule.
+    fn authorize(&self, action: Action, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
+        if self.policy.allows(action, caller, target) {
+            return Ok(());
+        }
+        Err(Error::Forbidden(format!("You are not authorized to complete {} action.", action.rule())))
     }
-    Err(Error::Forbidden(format!("You are not authorized to complete {} action.", action.rule())))
 }

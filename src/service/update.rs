@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Error, Services, authorize};
+use super::{Error, Services};
 use crate::domain::image::{Attributes, Image, Visibility};
 use crate::domain::patch::Patch;
 use crate::domain::status::Status;
@@ -18,7 +18,7 @@ impl Services {
         // 1. Who may?
         let image = self.visible(caller, id).await?;
         if patch.is_empty() {
-            authorize(Action::ModifyImage, caller, Target::from(&image))?;
+            self.authorize(Action::ModifyImage, caller, Target::from(&image))?;
             return Ok(image);
         }
         let id = image.id;
@@ -48,15 +48,15 @@ impl Services {
     /// The attributes after the patch, if the caller may make it.
     fn patched(&self, caller: &Caller, image: &Image, patch: &Patch) -> Result<Attributes, Error> {
         let target = Target::from(image);
-        authorize(Action::ModifyImage, caller, target)?;
+        self.authorize(Action::ModifyImage, caller, target)?;
         if patch.touches_owner() && !caller.is_admin() {
             return Err(Error::Forbidden("Attribute 'owner' can only be changed by an administrator.".into()));
         }
         let next = patch.apply(&image.attributes, image.status, &self.settings.formats)?;
         if next.visibility != image.attributes.visibility {
             match next.visibility {
-                Visibility::Public => authorize(Action::PublicizeImage, caller, target)?,
-                Visibility::Community => authorize(Action::CommunitizeImage, caller, target)?,
+                Visibility::Public => self.authorize(Action::PublicizeImage, caller, target)?,
+                Visibility::Community => self.authorize(Action::CommunitizeImage, caller, target)?,
                 Visibility::Shared | Visibility::Private => {}
             }
         }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::ingest::{ByteStream, Plan, Pumped, pump};
 use super::lease::Held;
 use super::transfer::Transfer;
-use super::{Error, Services, authorize};
+use super::{Error, Services};
 use crate::catalog::{self, JobKind, Lease, NewJob};
 use crate::domain::content::Content;
 use crate::domain::image::{Image, Location};
@@ -71,7 +71,7 @@ impl Services {
     pub async fn upload(self: &Arc<Self>, caller: &Caller, id: &str, upload: Upload) -> Result<(), Error> {
         // 1. May the caller, and is the image waiting for data?
         let image = self.visible(caller, id).await?;
-        authorize(Action::UploadImage, caller, Target::from(&image))?;
+        self.authorize(Action::UploadImage, caller, Target::from(&image))?;
         let store = Arc::clone(
             self.stores.get(upload.store.as_deref()).map_err(|e| Error::Invalid(format!("{e} does not exist")))?,
         );
