@@ -15,6 +15,14 @@
 # What tests find in their environment:
 #   ROCKPOOL_TEST_CEPH_DIR      a Ceph node as ceph/cluster.sh makes it (ceph.conf, keyrings, run/*.pid)
 #   ROCKPOOL_TEST_DATABASE_URL  the superuser of a Postgres; make a database per test
+#   ROCKPOOL_TEST_KEYSTONE_URL  a real Keystone, as tests/keystone/keystone.sh makes it: .../v3
+#   ROCKPOOL_TEST_KEYSTONE_SITE      its site.json: all users, projects and application credentials
+#   ROCKPOOL_TEST_KEYSTONE_CLOUDS    a clouds.yaml with a cloud per user
+#   ROCKPOOL_TEST_KEYSTONE_REGION, _DOMAIN (name of everybody's domain), _SERVICE_ID and _ENDPOINT_ID (of
+#                               the catalogue's image service)
+#   ROCKPOOL_TEST_KEYSTONE_SERVICE_USER, _SERVICE_PASSWORD, _SERVICE_PROJECT    who the service is
+#   ROCKPOOL_TEST_KEYSTONE_ADMIN_USER, _ADMIN_PASSWORD, _ADMIN_PROJECT          who may do everything
+#   ROCKPOOL_TEST_VENVS         a folder that outlives the run, for Python programs
 #   ROCKPOOL_TEST_CLIENTS       bin folder with openstack, glance and python (parts clients and boot)
 #   ROCKPOOL_TEST_BINARY        the daemon, from the very build that the Rust tests use
 #   ROCKPOOL_TEST_CACHE         a folder that outlives the run, for downloads
@@ -25,6 +33,7 @@ set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly REPO
 readonly CLUSTER_SH=$REPO/ceph/cluster.sh
+readonly KEYSTONE_SH=$REPO/tests/keystone/keystone.sh
 readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0)
 # A test that hangs must not hold the machine for ever.
 readonly PART_LIMIT=30m
@@ -67,9 +76,11 @@ cleanup() {
 remove_state() {
     [[ -n $STATE ]] || return 0
     if [[ -n ${ROCKPOOL_TEST_KEEP:-} ]]; then
-        say "Everything is left in $STATE. Remove it with: $CLUSTER_SH wipe $STATE/cluster && rm -rf $STATE"
+        say "Everything is left in $STATE. Remove it with:" \
+            "$KEYSTONE_SH down $STATE/keystone; $CLUSTER_SH wipe $STATE/cluster && rm -rf $STATE"
         return
     fi
+    [[ ! -e $STATE/keystone ]] || "$KEYSTONE_SH" down "$STATE/keystone" || true
     [[ ! -e $STATE/cluster ]] || "$CLUSTER_SH" wipe "$STATE/cluster" || true
     rm -rf "$STATE"
 }
@@ -122,8 +133,8 @@ qemu_packages() {
 }
 
 install_packages() {
-    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck)
-    if wants clients || wants boot; then packages+=(python3-venv bsdutils); fi
+    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck python3-venv)
+    if wants clients || wants boot; then packages+=(bsdutils); fi
     # shellcheck disable=SC2207 # words without blanks
     if wants boot; then packages+=($(qemu_packages) syslinux syslinux-common mtools cpio); fi
     "$CLUSTER_SH" install "${packages[@]}"
@@ -131,7 +142,7 @@ install_packages() {
 
 # The clients are kept between runs, next to what cargo keeps.
 install_clients() {
-    local venv=$TARGET/test-clients wanted="${CLIENTS[*]}"
+    local venv=$ROCKPOOL_TEST_VENVS/test-clients wanted="${CLIENTS[*]}"
     export ROCKPOOL_TEST_CLIENTS=$venv/bin
     [[ $(cat "$venv/installed" 2>/dev/null) != "$wanted" ]] || return 0
     rm -rf "$venv"
@@ -184,6 +195,12 @@ start_servers() {
     : >"$ROCKPOOL_TEST_SKIPPED"
 }
 
+start_keystone() {
+    "$KEYSTONE_SH" up "$STATE/keystone" || return 1
+    # shellcheck disable=SC1090 # it is written as we speak
+    source <("$KEYSTONE_SH" env "$STATE/keystone")
+}
+
 # prepare NAME COMMAND...: without it nothing else makes sense.
 prepare() {
     say "$1"
@@ -203,6 +220,7 @@ find_cargo() {
     }
     TARGET=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)
     export ROCKPOOL_TEST_BINARY=$TARGET/debug/rockpool ROCKPOOL_TEST_CACHE=$TARGET/test-cache
+    export ROCKPOOL_TEST_VENVS=$TARGET
     mkdir -p "$ROCKPOOL_TEST_CACHE"
 }
 
@@ -283,6 +301,7 @@ main() {
     if wants unit; then run_unit; fi
     if build; then
         prepare "Ceph and Postgres" start_servers
+        if wants unit || wants clients; then prepare "Keystone" start_keystone; fi
         if wants unit; then rust_tests; fi
         if wants clients; then run_scripts clients; fi
         if wants boot; then run_scripts boot; fi
