@@ -2,13 +2,12 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::middleware::ClientMethod;
 use crate::domain::Refusal;
 use crate::service::Error;
 
@@ -82,24 +81,30 @@ impl IntoResponse for Problem {
 }
 
 /// Nothing is at this path.
-pub(super) async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "The resource could not be found.")
+pub(super) async fn not_found(method: Method) -> Problem {
+    no_route(&method)
+}
+
+/// The refusal of a method where it leads nowhere: the reference tells apart those that it knows.
+pub(super) fn no_route(method: &Method) -> Problem {
+    match method.as_str() {
+        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" => {
+            Problem::new(StatusCode::NOT_FOUND, "The resource could not be found.")
+        }
+        _ => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("The method {method} is no method of this service; known: GET, POST, PUT, PATCH, DELETE."),
+        ),
+    }
 }
 
 /// Middleware: writes the body of every refusal in the form that the client accepts, and logs each
 /// failure of ours once.
 pub(super) async fn render(request: Request, next: Next) -> Response {
-    let method = request.extensions().get::<ClientMethod>().map_or(request.method(), |method| &method.0).clone();
+    let method = request.method().clone();
     let form = Form::of(request.headers().get(ACCEPT));
     let response = next.run(request).await;
-    let problem = match response.extensions().get::<Problem>() {
-        Some(problem) => problem.clone(),
-        // The router's own answers have no text.
-        None if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
-            Problem::new(response.status(), format!("The method {method} is not allowed for this resource."))
-        }
-        None => return response,
-    };
+    let Some(problem) = response.extensions().get::<Problem>().cloned() else { return response };
     if let Some(internal) = &problem.internal {
         if problem.status == StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(error = %internal, "a request could not be served");
@@ -111,6 +116,10 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let (content_type, body) = form.write(problem.status, &problem.text);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     parts.headers.remove(CONTENT_LENGTH);
+    if problem.status != StatusCode::METHOD_NOT_ALLOWED {
+        // The router names methods also where it is told to say 404.
+        parts.headers.remove(ALLOW);
+    }
     Response::from_parts(parts, if method == Method::HEAD { Body::empty() } else { Body::from(body) })
 }
 

@@ -2,7 +2,7 @@
 
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -61,9 +61,17 @@ pub(super) async fn check_headers(request: Request, next: Next) -> Result<Respon
     Ok(next.run(request).await)
 }
 
-/// The method that a client used, where the router must not see it.
-#[derive(Debug, Clone)]
-pub(super) struct ClientMethod(pub(super) Method);
+/// Answers every OPTIONS with 200, as the reference does, whose CORS filter stands before all else.
+pub(super) async fn answer_options(request: Request, next: Next) -> Response {
+    let options = request.method() == Method::OPTIONS;
+    let response = next.run(request).await;
+    if !options || response.status().is_success() {
+        return response;
+    }
+    let mut answer = StatusCode::OK.into_response();
+    answer.headers_mut().extend(response.headers().get(ALLOW).map(|allow| (ALLOW, allow.clone())));
+    answer
+}
 
 /// Takes in what an early answer left of the body: a client that is still sending would not read the answer.
 pub(super) async fn take_in_rest(request: Request, next: Next) -> Response {
@@ -79,11 +87,6 @@ pub(super) async fn take_in_rest(request: Request, next: Next) -> Response {
 
 /// `/v2.N/...` is `/v2/...`, and a path without version takes it from `Accept`. Done before routing.
 pub(super) fn route_version(request: &mut Request) {
-    // HEAD is no verb of the Image API, although the router would serve it like GET.
-    if request.method() == Method::HEAD && request.uri().path().starts_with("/v2") {
-        request.extensions_mut().insert(ClientMethod(Method::HEAD));
-        *request.method_mut() = Method::TRACE;
-    }
     let Some(path) = versions::unversioned(request.uri().path(), request.headers()) else { return };
     let rewritten = match request.uri().query() {
         Some(query) => format!("{path}?{query}"),

@@ -5,6 +5,7 @@ mod error;
 mod health;
 mod middleware;
 mod observe;
+mod routes;
 mod schemas;
 mod server;
 mod v2;
@@ -18,9 +19,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, put};
 use tokio_util::sync::CancellationToken;
 
+use self::routes::{Routes, get, post, put};
 use crate::identity::{Identity, Policy};
 use crate::service::Services;
 
@@ -62,27 +63,45 @@ pub struct AppState {
     pub draining: CancellationToken,
 }
 
-/// The whole API on one screen.
-pub fn router(state: AppState) -> Router {
-    let v2 = Router::new()
+/// The whole Image API on one screen. Every path is under `/v2`, and every caller is known.
+fn v2_routes() -> Routes {
+    Routes::default()
         .route("/", get(versions::bare))
         .route("/images", get(v2::images::list).post(v2::images::create))
         .route("/images/{id}", get(v2::images::show).patch(v2::images::update).delete(v2::images::delete))
         .route("/images/{id}/file", put(v2::data::upload).get(v2::data::download))
+        .route("/cache", get(v2::cache::list).delete(v2::cache::clear))
+        .route("/cache/{id}", put(v2::cache::queue).delete(v2::cache::evict))
+        .route("/cache/nodes/{id}", get(v2::cache::nodes))
+        .route("/cache/clean", post(v2::cache::clean))
+        .route("/cache/prune", post(v2::cache::prune))
         .route("/schemas/image", get(schemas::image))
         .route("/schemas/images", get(schemas::images))
-        .fallback(error::not_found)
-        .layer(from_fn_with_state(state.clone(), middleware::authenticate))
-        .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
-    Router::new()
-        .nest("/v2", v2)
-        .route("/v2/", get(error::not_found).layer(from_fn_with_state(state.clone(), middleware::authenticate)))
-        .route("/versions", get(versions::list).post(versions::list))
-        .route("/versions/", get(versions::list))
+}
+
+/// What is beside the Image API, for everybody.
+fn open_routes() -> Routes {
+    Routes::default()
+        .route("/versions", get(versions::list).head(versions::list).post(versions::list))
+        .route("/versions/", get(versions::list).head(versions::list).post(versions::list))
         .route("/healthcheck", get(health::healthcheck).head(health::healthcheck_head))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
+        .route("/livez", get(health::livez).head(health::livez))
+        .route("/readyz", get(health::readyz).head(health::readyz))
+}
+
+/// Everything that is served.
+pub fn router(state: AppState) -> Router {
+    let authenticate = from_fn_with_state(state.clone(), middleware::authenticate);
+    let (v2, _) = v2_routes().into_parts();
+    let v2 = v2
+        .fallback(error::not_found)
+        .layer(authenticate.clone())
+        .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
+    let (open, _) = open_routes().into_parts();
+    open.nest("/v2", v2)
+        .route("/v2/", axum::routing::any(error::not_found).layer(authenticate))
         .fallback(versions::choices)
+        .layer(from_fn(middleware::answer_options))
         .layer(from_fn(middleware::check_headers))
         .layer(from_fn(middleware::take_in_rest))
         .layer(from_fn(error::render))

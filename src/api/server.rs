@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::header::{ALLOW, CONNECTION};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -74,11 +74,10 @@ async fn connection(socket: TcpStream, router: Router, settings: &Settings, stop
         async move {
             let response: Result<_, Infallible> = router.oneshot(request).await;
             let mut response = response.map(|response| response.map(|body| Answering { body, _exchange: exchange }));
-            if let Ok(response) = &mut response {
-                allow_without_head(response.headers_mut());
-                if last {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
+            if let Ok(response) = &mut response
+                && last
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             response
         }
@@ -101,15 +100,6 @@ async fn connection(socket: TcpStream, router: Router, settings: &Settings, stop
     if let Err(error) = served {
         // The client's doing, and visible in the request's own line where there was one.
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// The router serves HEAD wherever it serves GET, and says so; the Image API does not.
-fn allow_without_head(headers: &mut HeaderMap) {
-    let Some(allow) = headers.get(ALLOW).and_then(|allow| allow.to_str().ok()) else { return };
-    let methods = allow.split(',').map(str::trim).filter(|method| *method != "HEAD").collect::<Vec<_>>().join(", ");
-    if let Ok(methods) = HeaderValue::from_str(&methods) {
-        headers.insert(ALLOW, methods);
     }
 }
 

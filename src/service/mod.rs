@@ -1,5 +1,6 @@
 //! What a caller may ask for: one use-case per file, each a story of numbered steps.
 
+mod cache;
 mod create;
 mod delete;
 mod digest;

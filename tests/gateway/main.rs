@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking; helpers are tests, too")]
 
 mod bad_input;
+mod cache;
 mod clones;
 mod config;
 mod crash;

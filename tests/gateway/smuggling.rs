@@ -354,7 +354,7 @@ fn old_and_odd_protocols_are_answered_or_refused() {
     // CONNECT and an upgrade lead nowhere.
     for bytes in [
         format!("CONNECT 10.0.0.1:6789 HTTP/1.1\r\nhost: 10.0.0.1:6789\r\nx-auth-token: {token}\r\n\r\n"),
-        format!("{}connection: upgrade\r\nupgrade: h2c\r\n\r\n", head("OPTIONS", "/v2/images")),
+        format!("{}connection: upgrade\r\nupgrade: h2c\r\n\r\n", head("TRACE", "/v2/images")),
     ] {
         let status = answers(&gateway, bytes)[0].status;
         assert!((300..500).contains(&status), "{status}");
