@@ -267,6 +267,12 @@ pub fn check_property_name(key: &str) -> Result<(), Refusal> {
     check_text("property name", key, false)
 }
 
+/// Whether the stored value of a property stands for null, which `kernel_id` and `ramdisk_id` may be.
+#[must_use]
+pub fn is_null(key: &str, value: &str) -> bool {
+    value.is_empty() && UUID_PROPERTIES.contains(&key)
+}
+
 /// Checks text that goes into the catalog: no control characters (Postgres cannot hold NUL, and a
 /// terminal should not obey an image's name), and none outside the Basic Multilingual Plane, which
 /// Glance's MySQL schema could not hold either and so refuses.

@@ -2,6 +2,8 @@
 //!
 //! The raw query is read here, once: every mistake is a 400 before the catalog is asked anything.
 
+use std::num::IntErrorKind;
+
 use time::OffsetDateTime;
 use time::format_description::well_known::Iso8601;
 
@@ -274,6 +276,8 @@ impl ImageQuery {
                 "sort_dir" => directions.push(Direction::parse(value)?),
                 "visibility" => query.visibility = visibility(value)?,
                 "member_status" => query.member_status = member_status(value)?,
+                // Deleted images are never listed, whatever it says; Glance ignores it, too.
+                "deleted" => {}
                 "os_hidden" => query.hidden = boolean_any_case(name, value)?,
                 _ => query.filters.push(filter(name, value)?),
             }
@@ -290,7 +294,10 @@ impl ImageQuery {
 }
 
 fn limit(value: &str, max: usize) -> Result<usize, Refusal> {
-    let number: i64 = value.parse().map_err(|_| Refusal::Invalid("limit param must be an integer".into()))?;
+    let number = match value.parse::<i64>() {
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => i64::MAX,
+        parsed => parsed.map_err(|_| Refusal::Invalid("limit param must be an integer".into()))?,
+    };
     usize::try_from(number)
         .map(|limit| limit.min(max))
         .map_err(|_| Refusal::Invalid("limit param must be positive".into()))

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::Settings;
-use crate::domain::image::{Image, timestamp};
+use crate::domain::image::{Image, is_null, timestamp};
 use crate::domain::status::Status;
 
 /// Writes an image. Its additional properties are members like any other.
@@ -13,7 +13,7 @@ pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> 
     let id = image.id.to_string();
     let mut object = Map::new();
     for (name, value) in &a.properties {
-        object.insert(name.clone(), json!(value));
+        object.insert(name.clone(), if is_null(name, value) { Value::Null } else { json!(value) });
     }
     let base = json!({
         "name": a.name,
