@@ -233,6 +233,9 @@ osd_objectstore = bluestore
 osd_memory_target = 1073741824
 bluestore_block_create = true
 bluestore_block_size = $((${ROCKPOOL_CLUSTER_GIB:-40} << 30))
+# A primary may answer reads for 0.8 times this long without renewing its lease. One that overslept it (SIGSTOP,
+# a machine that was suspended) and has no peer to renew it with stays "laggy", and answers nothing, for ever.
+osd_heartbeat_grace = 1000
 log_file = $DIR/log/osd.log
 admin_socket = $DIR/run/osd.asok
 
