@@ -279,6 +279,7 @@ impl Config {
             public_endpoint: server.public_endpoint.clone(),
             show_image_direct_url: self.images.show_image_direct_url,
             show_multiple_locations: self.images.show_multiple_locations,
+            store_weights: self.stores.iter().map(|(name, store)| (name.clone(), store.weight)).collect(),
             body_idle_timeout: Duration::from_secs(server.body_idle_timeout_s),
             header_timeout: Duration::from_secs(server.header_timeout_s),
             header_bytes_max: server.header_bytes_max,

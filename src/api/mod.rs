@@ -13,6 +13,7 @@ mod versions;
 mod wire;
 mod wire_guard;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub show_image_direct_url: bool,
     /// Whether images show `locations`.
     pub show_multiple_locations: bool,
+    /// Weights of the stores: `direct_url` is in the heaviest one.
+    pub store_weights: BTreeMap<String, i64>,
     /// Longest pause between two frames of a body.
     pub body_idle_timeout: Duration,
     /// Longest time for a whole request head.
@@ -75,6 +78,8 @@ fn v2_routes() -> Routes {
         .route("/cache/nodes/{id}", get(v2::cache::nodes))
         .route("/cache/clean", post(v2::cache::clean))
         .route("/cache/prune", post(v2::cache::prune))
+        .route("/info/stores", get(v2::stores::info))
+        .route("/info/stores/detail", get(v2::stores::detail))
         .route("/schemas/image", get(schemas::image))
         .route("/schemas/images", get(schemas::images))
 }

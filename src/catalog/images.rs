@@ -20,8 +20,8 @@ pub(super) const COLUMNS: &str = "i.id, i.status, i.name, i.visibility, i.owner,
     i.min_disk_gib, i.min_ram_mib, i.size_bytes, i.virtual_size_bytes, i.checksum, i.os_hash_algo, i.os_hash_value, i.created_at, i.updated_at, i.version, \
     (SELECT jsonb_object_agg(p.name, p.value) FROM image_properties p WHERE p.image_id = i.id) AS properties, \
     ARRAY(SELECT t.value FROM image_tags t WHERE t.image_id = i.id) AS tags, \
-    ARRAY(SELECT l.store FROM image_locations l WHERE l.image_id = i.id ORDER BY l.id) AS location_stores, \
-    ARRAY(SELECT l.url FROM image_locations l WHERE l.image_id = i.id ORDER BY l.id) AS location_urls";
+    (SELECT jsonb_agg(jsonb_build_object('store', l.store, 'url', l.url, 'metadata', l.metadata, 'owned', l.owned) ORDER BY l.position, l.id) \
+       FROM image_locations l WHERE l.image_id = i.id) AS locations";
 
 impl TryFrom<&Row> for Image {
     type Error = Error;
@@ -39,8 +39,10 @@ impl TryFrom<&Row> for Image {
             None => BTreeMap::new(),
             Some(value) => serde_json::from_value(value).map_err(|e| inconsistent(e.to_string()))?,
         };
-        let stores: Vec<String> = row.get("location_stores");
-        let urls: Vec<String> = row.get("location_urls");
+        let locations = match row.get::<_, Option<Value>>("locations") {
+            None => Vec::new(),
+            Some(value) => serde_json::from_value(value).map_err(|e| inconsistent(e.to_string()))?,
+        };
         let bytes = |column| {
             row.get::<_, Option<i64>>(column)
                 .map(|n| u64::try_from(n).map_err(|_| inconsistent(format!("{column} is negative"))))
@@ -72,7 +74,7 @@ impl TryFrom<&Row> for Image {
                 properties,
             },
             content,
-            locations: stores.into_iter().zip(urls).map(|(store, url)| Location { store, url }).collect(),
+            locations,
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
             version: row.get("version"),

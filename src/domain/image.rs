@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::{OffsetDateTime, UtcOffset};
 
 use super::Refusal;
@@ -47,12 +47,16 @@ impl Visibility {
 }
 
 /// Where a copy of the bytes is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct Location {
     /// Name of the store that holds it.
     pub store: String,
     /// `rbd://<fsid>/<pool>/<image>/<snapshot>`.
     pub url: String,
+    /// What whoever registered it says about it.
+    pub metadata: Map<String, Value>,
+    /// Whether the data goes when the location goes. What others made under names of their own stays theirs.
+    pub owned: bool,
 }
 
 /// What a client may set.

@@ -70,13 +70,34 @@ impl Services {
         Ok(image)
     }
 
-    /// Opens the data of an image, or the part of it that `range` (a `Range` header) names.
+    /// The stores that a caller would rather have `image` from, of a comma list.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for one who may not choose, [`Error::Invalid`] naming an unknown store.
+    pub fn preferred_stores(&self, caller: &Caller, image: &Image, list: &str) -> Result<Vec<String>, Error> {
+        let names: Vec<String> =
+            list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if names.is_empty() {
+            return Ok(names);
+        }
+        self.authorize(Action::DownloadFromStore, caller, Target::from(image))?;
+        match names.iter().find(|name| self.stores.get(Some(name)).is_err()) {
+            Some(unknown) => Err(Error::Invalid(format!(
+                "prefer: store '{unknown}' is not configured; GET /v2/info/stores lists those that are."
+            ))),
+            None => Ok(names),
+        }
+    }
+
+    /// Opens the data of an image, or the part of it that `range` (a `Range` header) names. Copies in `preferred`
+    /// stores are tried first.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when no copy can be opened.
-    pub async fn download(&self, image: &Image, range: Option<&str>) -> Result<Fetched, Error> {
-        // 1. Is there anything?
-        let Some(content) = image.content.as_ref().filter(|_| !image.locations.is_empty()) else {
+    pub async fn download(&self, image: &Image, preferred: &[String], range: Option<&str>) -> Result<Fetched, Error> {
+        // 1. Is there anything that has been found good?
+        let complete = matches!(image.status, Status::Active | Status::Deactivated) && !image.locations.is_empty();
+        let Some(content) = image.content.as_ref().filter(|_| complete) else {
             return Ok(Fetched::Nothing);
         };
         let size = content.size_bytes;
@@ -91,7 +112,7 @@ impl Services {
         };
         let transfer = self.transfers.begin()?;
         // 3. The first copy that can be opened.
-        let reader = self.open(image, size).await?;
+        let reader = self.open(image, preferred, size).await?;
         let data = if start < end { reader.data(start, end).await? } else { Vec::new() };
         // 4. Reads ahead of the client, as long as it keeps taking.
         let (sender, receiver) = mpsc::channel(1);
@@ -112,9 +133,9 @@ impl Services {
         Ok(Fetched::Data(Download { start, end, partial, bytes }))
     }
 
-    async fn open(&self, image: &Image, size: u64) -> Result<Arc<dyn BlobReader>, Error> {
+    async fn open(&self, image: &Image, preferred: &[String], size: u64) -> Result<Arc<dyn BlobReader>, Error> {
         let mut last = Error::Internal(format!("image {} has no location", image.id));
-        for location in &image.locations {
+        for location in self.stores.in_order(&image.locations, preferred) {
             let opened = match self.stores.get(Some(&location.store)) {
                 Ok(store) => store.open(&location.url).await,
                 Err(e) => Err(e),

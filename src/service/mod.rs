@@ -12,6 +12,7 @@ mod lease;
 mod list;
 mod recover;
 mod show;
+mod stores;
 mod transfer;
 mod update;
 mod upload;
@@ -37,6 +38,7 @@ pub use download::{Download, Fetched};
 pub use error::Error;
 pub use health::{Check, Health};
 pub use ingest::{BodyError, ByteStream};
+pub use stores::StoreInfo;
 pub use transfer::Transfers;
 pub use upload::Upload;
 

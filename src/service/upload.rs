@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, json};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -228,7 +228,7 @@ impl Services {
             }
             other => other?,
         };
-        let location = Location { store: store.name().to_owned(), url };
+        let location = Location { store: store.name().to_owned(), url, metadata: Map::new(), owned: true };
         loop {
             match self.try_activate(attempt, held.lease, progress, content, &location).await {
                 Ok(Activation::Done) => {

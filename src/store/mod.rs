@@ -6,6 +6,7 @@
 
 pub mod rbd;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::domain::content::Content;
 use crate::domain::id::ImageId;
-use crate::domain::image::Image;
+use crate::domain::image::{Image, Location};
 
 /// One try at storing an image's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +67,30 @@ pub struct Probe {
     pub available_bytes: Option<u64>,
 }
 
+/// What a store says about itself to people.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Kind of store, by Glance's name.
+    pub kind: &'static str,
+    /// Free text.
+    pub description: Option<String>,
+    /// See [`Store::weight`].
+    pub weight: i64,
+    /// Properties of the kind, by Glance's names and in its units.
+    pub properties: Map<String, Value>,
+}
+
 /// A place for blobs.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Name in the configuration, and in an image's `stores`.
     fn name(&self) -> &str;
+
+    /// Copies in stores of larger weight are read first.
+    fn weight(&self) -> i64;
+
+    /// What it says about itself; waits for no cluster.
+    fn about(&self) -> About;
 
     /// Asks the store for one small answer.
     ///
@@ -260,6 +281,23 @@ impl Stores {
     pub fn get(&self, name: Option<&str>) -> Result<&Arc<dyn Store>, Error> {
         let name = name.unwrap_or(&self.default);
         self.stores.get(name).ok_or_else(|| Error::NotFound(format!("store '{name}'")))
+    }
+
+    /// Name of the store that takes uploads which name none.
+    #[must_use]
+    pub fn default_name(&self) -> &str {
+        &self.default
+    }
+
+    /// The locations in the order in which to try them: those in the `preferred` stores in the order given, then
+    /// the others by the weight of their stores, then as they stand.
+    #[must_use]
+    pub fn in_order<'l>(&self, locations: &'l [Location], preferred: &[String]) -> Vec<&'l Location> {
+        let weight = |location: &Location| self.stores.get(&location.store).map_or(0, |store| store.weight());
+        let rank = |location: &Location| preferred.iter().position(|name| *name == location.store);
+        let mut ordered: Vec<&Location> = locations.iter().collect();
+        ordered.sort_by_key(|location| (rank(location).unwrap_or(preferred.len()), Reverse(weight(location))));
+        ordered
     }
 
     /// Every store, by name.

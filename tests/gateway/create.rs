@@ -249,7 +249,7 @@ fn a_malformed_id_is_refused() {
 #[test]
 fn owner_and_visibility_follow_the_policy() {
     let gateway = Gateway::start(Options::default());
-    let [admin, demo, alt, reader] = Token::ALL.map(|token| gateway.client(token));
+    let [admin, demo, alt, reader, ..] = Token::ALL.map(|token| gateway.client(token));
     for owner in [json!("p-alt"), json!(null), json!(""), json!("P-DEMO")] {
         refused(&demo, &json!({"owner": owner}), 403, "owned by");
     }

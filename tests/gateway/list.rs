@@ -208,7 +208,7 @@ fn a_limit_is_a_page_and_links_echo_the_whole_query() {
 fn a_marker_must_be_an_image_that_the_caller_sees() {
     let gateway = Gateway::start(Options::default());
     crowd(&gateway);
-    let [_, demo, alt, _] = Token::ALL.map(|token| gateway.client(token));
+    let [_, demo, alt, ..] = Token::ALL.map(|token| gateway.client(token));
     let private = demo.post("/v2/images", &json!({"visibility": "private"})).expect(201).json()["id"]
         .as_str()
         .unwrap()

@@ -25,5 +25,6 @@ mod show;
 mod smuggling;
 mod stalls;
 mod store;
+mod stores;
 mod upload;
 mod versions;

@@ -24,7 +24,7 @@ fn listed(client: &Client, query: &str, id: &str) -> bool {
 #[test]
 fn callers_see_what_the_visibility_says_and_nothing_else_exists_for_them() {
     let gateway = Gateway::start(Options::default());
-    let [admin, demo, alt, reader] = Token::ALL.map(|token| gateway.client(token));
+    let [admin, demo, alt, reader, ..] = Token::ALL.map(|token| gateway.client(token));
     for (visibility, alt_shows, alt_lists) in
         [("public", true, true), ("community", true, false), ("shared", false, false), ("private", false, false)]
     {
@@ -80,7 +80,7 @@ fn client_is_reader(client: &Client, reader: &Client) -> bool {
 #[test]
 fn a_member_sees_a_shared_image_whatever_it_answered() {
     let gateway = Gateway::start(Options::default());
-    let [admin, demo, alt, _] = Token::ALL.map(|token| gateway.client(token));
+    let [admin, demo, alt, ..] = Token::ALL.map(|token| gateway.client(token));
     let id = make(&admin, "shared", &json!("p-demo"));
     let path = format!("/v2/images/{id}");
     alt.get(&path).expect(404);
@@ -111,7 +111,7 @@ fn a_member_sees_a_shared_image_whatever_it_answered() {
 #[test]
 fn an_image_of_nobody_is_everybodys_to_see_and_nobodys_to_change() {
     let gateway = Gateway::start(Options::default());
-    let [admin, demo, alt, reader] = Token::ALL.map(|token| gateway.client(token));
+    let [admin, demo, alt, reader, ..] = Token::ALL.map(|token| gateway.client(token));
     for visibility in ["public", "community", "shared", "private"] {
         let id = make(&admin, visibility, &json!(null));
         for client in [&admin, &demo, &alt, &reader] {

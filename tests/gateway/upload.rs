@@ -262,7 +262,7 @@ fn what_exceeds_the_cap_is_refused_and_leaves_nothing() {
 #[test]
 fn uploads_that_may_not_be_are_refused() {
     let gateway = Gateway::start(Options::default());
-    let [admin, demo, alt, reader] = Token::ALL.map(|token| gateway.client(token));
+    let [admin, demo, alt, reader, ..] = Token::ALL.map(|token| gateway.client(token));
     let id = demo.create("refused");
     let path = format!("/v2/images/{id}/file");
     // Media types.

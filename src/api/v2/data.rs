@@ -2,7 +2,7 @@
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use crate::api::error::Problem;
 use crate::api::{AppState, body};
 use crate::domain::image::Image;
+use crate::domain::query::pairs;
 use crate::identity::Caller;
 use crate::service::{Fetched, Upload};
 
@@ -77,11 +78,16 @@ pub(in crate::api) async fn download(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     body::none(&request)?;
     let headers = request.headers();
+    let query = pairs(&raw.unwrap_or_default())?;
     let image = state.services.downloadable(&caller, &id).await?;
+    let wanted: Vec<&str> =
+        query.iter().filter(|(name, _)| name == "prefer").map(|(_, value)| value.as_str()).collect();
+    let preferred = state.services.preferred_stores(&caller, &image, &wanted.join(","))?;
     let etag = etag(&image);
     // Bytes of an image never change: whoever has them needs nothing.
     if let (Some(etag), Some(known)) = (&etag, text(headers, IF_NONE_MATCH.as_str())?)
@@ -91,7 +97,7 @@ pub(in crate::api) async fn download(
     }
     let other_version = text(headers, IF_RANGE.as_str())?.is_some_and(|tag| Some(tag.trim()) != etag.as_deref());
     let range = text(headers, RANGE.as_str())?.filter(|_| !other_version);
-    match state.services.download(&image, range).await? {
+    match state.services.download(&image, &preferred, range).await? {
         Fetched::Nothing => Ok(StatusCode::NO_CONTENT.into_response()),
         Fetched::OutOfRange(size) => {
             let text =

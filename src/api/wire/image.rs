@@ -1,9 +1,11 @@
 //! An image as clients see it (`image-api.md` 3.1).
 
+use std::cmp::Reverse;
+
 use serde_json::{Map, Value, json};
 
 use crate::api::Settings;
-use crate::domain::image::{Image, is_null, timestamp};
+use crate::domain::image::{Image, Location, is_null, timestamp};
 use crate::domain::status::Status;
 
 /// Writes an image. Its additional properties are members like any other.
@@ -42,20 +44,17 @@ pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> 
     if let Value::Object(base) = base {
         object.extend(base);
     }
-    // Whoever knows where the data of a deactivated image is could clone it all the same.
-    let locatable = image.status != Status::Deactivated || admin;
+    // Whoever knows where the data of a deactivated image is could clone it all the same, and data that has not been
+    // verified yet is nobody's to use.
+    let locatable = image.status == Status::Active || admin;
     if settings.show_image_direct_url
         && locatable
-        && let Some(first) = image.locations.first()
+        && let Some(best) = best(image, settings)
     {
-        object.insert("direct_url".into(), json!(first.url));
+        object.insert("direct_url".into(), json!(best.url));
     }
     if settings.show_multiple_locations {
-        let locations: Vec<Value> = if locatable {
-            image.locations.iter().map(|l| json!({"url": l.url, "metadata": {"store": l.store}})).collect()
-        } else {
-            Vec::new()
-        };
+        let locations: Vec<Value> = if locatable { image.locations.iter().map(location).collect() } else { Vec::new() };
         object.insert("locations".into(), json!(locations));
     }
     if !image.locations.is_empty() {
@@ -63,4 +62,17 @@ pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> 
         object.insert("stores".into(), json!(stores.join(",")));
     }
     Value::Object(object)
+}
+
+/// The location in the store of the largest weight, the first of several.
+fn best<'i>(image: &'i Image, settings: &Settings) -> Option<&'i Location> {
+    let weight = |location: &Location| settings.store_weights.get(&location.store).copied().unwrap_or(0);
+    image.locations.iter().min_by_key(|location| Reverse(weight(location)))
+}
+
+/// Writes a location. The name of its store is part of its metadata.
+pub(in crate::api) fn location(location: &Location) -> Value {
+    let mut metadata = location.metadata.clone();
+    metadata.insert("store".into(), json!(location.store));
+    json!({"url": location.url, "metadata": metadata})
 }

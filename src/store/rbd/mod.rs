@@ -16,17 +16,18 @@ mod start;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use ceph::{Connection, Kind, Pool};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 pub use config::Config;
 
 use self::location::Location;
-use super::{Attempt, BlobReader, BlobWriter, Error, Probe, Store};
+use super::{About, Attempt, BlobReader, BlobWriter, Error, Probe, Store};
 
 /// Name of the snapshot that consumers clone: Glance's, and not configurable there either.
 const SNAPSHOT: &str = "snap";
@@ -37,8 +38,12 @@ pub struct RbdStore {
     connection: Connection,
     pool_name: String,
     data_pool: Option<String>,
+    description: Option<String>,
+    weight: i64,
     /// log2 of the object size.
     order: u8,
+    /// The cluster's identity, once it was reached; it never changes.
+    fsid: OnceLock<String>,
     /// The pool as of the connection in use.
     pool: Mutex<Option<Pool>>,
 }
@@ -52,7 +57,10 @@ impl RbdStore {
             connection: Connection::new(config.cluster()),
             pool_name: config.pool.clone(),
             data_pool: config.data_pool.clone(),
+            description: config.description.clone(),
+            weight: config.weight,
             order: config.order(),
+            fsid: OnceLock::new(),
             pool: Mutex::new(None),
         }
     }
@@ -65,6 +73,7 @@ impl RbdStore {
             return Ok(pool.clone());
         }
         let pool = cluster.pool(&self.pool_name).await.map_err(|e| self.note(&cluster, e))?;
+        self.fsid.get_or_init(|| cluster.fsid().to_owned());
         *cached = Some(pool.clone());
         Ok(pool)
     }
@@ -100,6 +109,26 @@ impl RbdStore {
 impl Store for RbdStore {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn weight(&self) -> i64 {
+        self.weight
+    }
+
+    fn about(&self) -> About {
+        let properties = [
+            ("chunk_size", json!(1_u64 << self.order)),
+            ("pool", json!(self.pool_name)),
+            // Zeros are never written.
+            ("thin_provisioning", json!(true)),
+            ("fsid", json!(self.fsid.get())),
+        ];
+        About {
+            kind: "rbd",
+            description: self.description.clone(),
+            weight: self.weight,
+            properties: properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        }
     }
 
     async fn probe(&self) -> Result<Probe, Error> {

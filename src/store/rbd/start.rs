@@ -27,6 +27,7 @@ impl RbdStore {
             Kind::NotFound => format!("store {store}: there is no pool {pool_name}: make it with `ceph osd pool create {pool_name} && rbd pool init {pool_name}`"),
             _ => format!("store {store}: the pool {pool_name} cannot be used: {e}"),
         })?;
+        self.fsid.get_or_init(|| cluster.fsid().to_owned());
         if let Some(data_pool) = &self.data_pool {
             cluster.pool(data_pool).await.map_err(|e| match e.kind() {
                 Kind::NotFound => format!("store {store}: there is no pool {data_pool}, which stores.{store}.data_pool names: make it with `ceph osd pool create {data_pool}`"),

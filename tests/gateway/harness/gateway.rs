@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use toml::{Table, Value};
 
 use super::http::Client;
-use super::servers::{psql, servers};
+use super::servers::{FAR_POOL, FAR_USER, far_keyring, psql, servers};
 
 /// Longest wait for a gateway to be ready.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,10 +30,12 @@ pub(crate) enum Token {
     Alt,
     /// Reader of project `p-demo`.
     Reader,
+    /// Another service, such as Nova: role `service` on project `p-service`.
+    Service,
 }
 
 impl Token {
-    pub(crate) const ALL: [Self; 4] = [Self::Admin, Self::Demo, Self::Alt, Self::Reader];
+    pub(crate) const ALL: [Self; 5] = [Self::Admin, Self::Demo, Self::Alt, Self::Reader, Self::Service];
 
     /// The token itself.
     pub(crate) fn text(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Token {
             Self::Demo => "canary-demo-19ae",
             Self::Alt => "canary-alt-52bf",
             Self::Reader => "canary-reader-e0d3",
+            Self::Service => "canary-service-93b8",
         }
     }
 
@@ -51,6 +54,7 @@ impl Token {
             Self::Demo => ("demo", "demo", "member"),
             Self::Alt => ("alt", "alt", "member"),
             Self::Reader => ("reader", "demo", "reader"),
+            Self::Service => ("service", "service", "service"),
         }
     }
 }
@@ -61,6 +65,7 @@ pub(crate) struct Options {
     changes: Vec<(String, String, Value)>,
     ceph_user: Option<String>,
     database_hosts: Option<String>,
+    far_store: bool,
 }
 
 impl Options {
@@ -82,11 +87,27 @@ impl Options {
         self
     }
 
+    /// Adds the section `stores.far`, a store in the pool [`FAR_POOL`] with a cephx user of its own. The store `ceph`
+    /// stays the default one.
+    pub(crate) fn far_store(mut self) -> Self {
+        self.far_store = true;
+        self
+    }
+
     /// Reaches its database by another way, such as `127.0.0.1:7000` of a proxy; several hosts with commas.
     pub(crate) fn database_hosts(mut self, hosts: &str) -> Self {
         self.database_hosts = Some(hosts.into());
         self
     }
+}
+
+/// The section of the second store.
+fn far_section() -> String {
+    format!(
+        "[stores.far]\nceph_conf = \"{}\"\nuser = \"{FAR_USER}\"\nkeyring = \"{}\"\npool = \"{FAR_POOL}\"\nop_timeout_s = 10\n",
+        servers().ceph.join("ceph.conf").display(),
+        far_keyring().display(),
+    )
 }
 
 /// A database that goes away with its last gateway.
@@ -198,11 +219,11 @@ impl Gateway {
                 format!("[[identity.tokens]]\nsha256 = \"{hex}\"\nuser = \"{user}\"\nproject = \"{project}\"\nroles = [\"{role}\"]\n")
             })
             .collect();
-        let people: String = ["admin", "demo", "alt", "reader"]
+        let people: String = ["admin", "demo", "alt", "reader", "service"]
             .iter()
             .map(|name| format!("[[identity.users]]\nid = \"u-{name}\"\nname = \"{name}\"\n"))
             .collect();
-        let projects: String = ["admin", "demo", "alt"]
+        let projects: String = ["admin", "demo", "alt", "service"]
             .iter()
             .map(|name| format!("[[identity.projects]]\nid = \"p-{name}\"\nname = \"{name}\"\n"))
             .collect();
@@ -215,7 +236,11 @@ impl Gateway {
             ceph.join("ceph.conf").display(),
             ceph.join(format!("client.{user}.keyring")).display(),
         );
-        let mut document: Table = text.parse().unwrap();
+        let far = if options.far_store { far_section() } else { String::new() };
+        let mut document: Table = format!("{text}{far}").parse().unwrap();
+        if options.far_store {
+            document["images"].as_table_mut().unwrap().insert("default_store".into(), "ceph".into());
+        }
         for (section, key, value) in &options.changes {
             let table = section.split('.').fold(&mut document, |table, name| table[name].as_table_mut().unwrap());
             table.insert(key.clone(), value.clone());

@@ -13,7 +13,7 @@ pub(crate) use gateway::{Gateway, Options, TAKEOVER_S, Token};
 pub(crate) use http::{Answer, Client};
 pub(crate) use own::OwnServers;
 pub(crate) use proxy::Proxy;
-pub(crate) use servers::{ceph, psql, rbd, run, servers, try_rbd};
+pub(crate) use servers::{FAR_POOL, ceph, psql, rbd, run, servers, try_rbd};
 pub(crate) use slow::{SlowDownload, SlowUpload};
 pub(crate) use state::{Session, assert_active, assert_consistent, await_clean, hash, left_in_pool, status_of};
 pub(crate) use wire::Wire;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Where they are.
 pub(crate) struct Servers {
@@ -24,6 +25,42 @@ pub(crate) fn servers() -> Servers {
     }
 }
 
+/// Pool of the second store, for tests with two.
+pub(crate) const FAR_POOL: &str = "images-far";
+/// Its cephx user.
+pub(crate) const FAR_USER: &str = "rockpool-far";
+
+/// Keyring of [`FAR_USER`]. The first call makes the user and the pool.
+pub(crate) fn far_keyring() -> PathBuf {
+    static KEYRING: OnceLock<PathBuf> = OnceLock::new();
+    let made = || {
+        ceph(&["osd", "pool", "create", FAR_POOL, "8"]);
+        rbd(&["pool", "init", FAR_POOL]);
+        new_user(FAR_USER, "profile rbd", &format!("profile rbd pool={FAR_POOL}"))
+    };
+    KEYRING.get_or_init(made).clone()
+}
+
+/// Makes a cephx user, unless it is there, and returns its keyring.
+#[track_caller]
+pub(crate) fn new_user(user: &str, mon: &str, osd: &str) -> PathBuf {
+    let keyring = servers().ceph.join(format!("client.{user}.keyring"));
+    ceph(&[
+        "auth",
+        "get-or-create",
+        &format!("client.{user}"),
+        "mon",
+        mon,
+        "osd",
+        osd,
+        "mgr",
+        "profile rbd",
+        "-o",
+        keyring.to_str().unwrap(),
+    ]);
+    keyring
+}
+
 /// Runs a command and returns its output, or what it said when it failed.
 pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
@@ -37,11 +74,18 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
 
 /// `rbd` as the cluster's administrator.
 pub(crate) fn try_rbd(arguments: &[&str]) -> Result<String, String> {
+    rbd_as("admin", arguments)
+}
+
+/// `rbd` as another user, whose keyring lies beside the administrator's.
+pub(crate) fn rbd_as(user: &str, arguments: &[&str]) -> Result<String, String> {
+    let folder = servers().ceph;
     run(Command::new("rbd")
         .env_remove("CEPH_ARGS")
         .arg("--conf")
-        .arg(servers().ceph.join("ceph.conf"))
-        .args(["--id", "admin"])
+        .arg(folder.join("ceph.conf"))
+        .args(["--id", user, "--keyring"])
+        .arg(folder.join(format!("client.{user}.keyring")))
         .args(arguments))
 }
 

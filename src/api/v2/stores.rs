@@ -1,0 +1,48 @@
+//! `/v2/info/stores`, and `/v2/stores/{store}/{image}`.
+
+use axum::extract::{Request, State};
+use axum::{Extension, Json};
+use serde_json::{Map, Value, json};
+
+use crate::api::error::Problem;
+use crate::api::{AppState, body};
+use crate::identity::Caller;
+use crate::service::StoreInfo;
+
+/// `GET /v2/info/stores`.
+pub(in crate::api) async fn info(State(state): State<AppState>, request: Request) -> Result<Json<Value>, Problem> {
+    body::none(&request)?;
+    let stores: Vec<Value> = state.services.stores_info().iter().map(|store| Value::Object(brief(store))).collect();
+    Ok(Json(json!({"stores": stores})))
+}
+
+/// `GET /v2/info/stores/detail`.
+pub(in crate::api) async fn detail(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    body::none(&request)?;
+    let detailed = |store: StoreInfo| {
+        let mut object = brief(&store);
+        object.insert("type".into(), json!(store.about.kind));
+        object.insert("weight".into(), json!(store.about.weight));
+        object.insert("properties".into(), Value::Object(store.about.properties));
+        Value::Object(object)
+    };
+    let stores: Vec<Value> = state.services.stores_detail(&caller)?.into_iter().map(detailed).collect();
+    Ok(Json(json!({"stores": stores})))
+}
+
+fn brief(store: &StoreInfo) -> Map<String, Value> {
+    let mut object = Map::new();
+    object.insert("id".into(), json!(store.id));
+    if let Some(description) = &store.about.description {
+        object.insert("description".into(), json!(description));
+    }
+    // A string, as Glance has it; a store that is not the default one has no such member.
+    if store.default {
+        object.insert("default".into(), json!("true"));
+    }
+    object
+}

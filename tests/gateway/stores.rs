@@ -1,0 +1,102 @@
+//! Several stores: what is said of them, and which copy is read.
+
+use serde_json::{Value, json};
+
+use crate::harness::{FAR_POOL, Gateway, Options, Token, ceph, random_bytes, rbd};
+
+fn two_stores() -> Options {
+    Options::default().far_store().set("stores.far", "description", "far away").set("stores.far", "weight", -5).set(
+        "stores.ceph",
+        "weight",
+        100,
+    )
+}
+
+#[test]
+fn everybody_may_list_the_stores() {
+    let gateway = Gateway::start(two_stores());
+    let expected = json!({"stores": [{"id": "ceph", "default": "true"}, {"id": "far", "description": "far away"}]});
+    for token in Token::ALL {
+        assert_eq!(gateway.client(token).get("/v2/info/stores").expect(200).json(), expected, "{token:?}");
+    }
+    gateway.anonymous().get("/v2/info/stores").expect(401);
+    gateway.client(Token::Demo).delete("/v2/info/stores").expect(405);
+    let created = gateway.client(Token::Demo).post("/v2/images", &json!({})).expect(201);
+    assert_eq!(created.header("openstack-image-store-ids"), "ceph,far");
+}
+
+#[test]
+fn the_details_are_for_operators_and_services() {
+    let gateway = Gateway::start(two_stores().set("stores.far", "chunk_size_mib", 4));
+    for token in [Token::Demo, Token::Alt, Token::Reader] {
+        let refused = gateway.client(token).get("/v2/info/stores/detail").expect(403);
+        assert!(refused.text().contains("stores_info_detail"), "{}", refused.text());
+    }
+    let fsid = ceph(&["fsid"]);
+    let properties =
+        |pool, chunk_size| json!({"chunk_size": chunk_size, "pool": pool, "thin_provisioning": true, "fsid": fsid});
+    let expected = json!({"stores": [
+        {"id": "ceph", "default": "true", "type": "rbd", "weight": 100, "properties": properties("images", 8_388_608)},
+        {"id": "far", "description": "far away", "type": "rbd", "weight": -5, "properties": properties(FAR_POOL, 4_194_304)},
+    ]});
+    for token in [Token::Admin, Token::Service] {
+        assert_eq!(gateway.client(token).get("/v2/info/stores/detail").expect(200).json(), expected, "{token:?}");
+    }
+}
+
+#[test]
+fn an_upload_goes_to_the_store_that_it_names() {
+    let gateway = Gateway::start(two_stores());
+    let demo = gateway.client(Token::Demo);
+    let bytes = random_bytes(5, 100_000);
+    let id = demo.create("far");
+    demo.upload_with(&id, &[("x-image-meta-store", "far")], bytes.as_slice()).expect(204);
+    let image = demo.show(&id);
+    assert_eq!(image["stores"], "far");
+    assert_eq!(image["direct_url"], format!("rbd://{}/{FAR_POOL}/{id}/snap", ceph(&["fsid"])));
+    assert!(rbd(&["ls", FAR_POOL]).contains(&id) && !rbd(&["ls", "images"]).contains(&id));
+    assert!(demo.get(&format!("/v2/images/{id}/file")).expect(200).body == bytes);
+    demo.delete(&format!("/v2/images/{id}")).expect(204);
+    assert!(!rbd(&["ls", FAR_POOL]).contains(&id));
+    let refused = demo.upload_with(&demo.create("nowhere"), &[("x-image-meta-store", "tape")], &b"x"[..]);
+    assert!(refused.status == 400 && refused.text().contains("tape"), "{}", refused.text());
+}
+
+#[test]
+fn a_download_prefers_the_stores_asked_for_and_those_of_more_weight() {
+    let gateway = Gateway::start(two_stores());
+    let demo = gateway.client(Token::Demo);
+    // The copies differ, so that one can tell them apart.
+    let (near, far) = (vec![b'n'; 5000], vec![b'f'; 5000]);
+    let id = demo.active("twice", &near);
+    let path = format!("/v2/images/{id}/file");
+    let other = demo.create("other");
+    demo.upload_with(&other, &[("x-image-meta-store", "far")], far.as_slice()).expect(204);
+    gateway.sql(&format!("UPDATE image_locations SET image_id = '{id}', position = -1 WHERE image_id = '{other}'"));
+    let served = |query: &str| demo.get(&format!("{path}{query}")).expect(200).body[0];
+    let image = demo.show(&id);
+    assert_eq!(image["stores"], "far,ceph");
+    assert!(image["direct_url"].as_str().unwrap().contains("/images/"), "{image}");
+    for (query, expected) in [
+        ("", b'n'),
+        ("?prefer=", b'n'),
+        ("?prefer=far", b'f'),
+        ("?prefer=ceph", b'n'),
+        ("?prefer=far,ceph", b'f'),
+        ("?prefer=%20ceph%20,,far", b'n'),
+    ] {
+        assert_eq!(served(query), expected, "{query}");
+    }
+    let unknown = demo.get(&format!("{path}?prefer=far,tape")).expect(400);
+    assert!(unknown.text().contains("tape") && unknown.text().contains("prefer"), "{}", unknown.text());
+    let unknown: Value = demo
+        .get_with(&format!("{path}?prefer=os_glance_staging_store"), &[("accept", "application/json")])
+        .expect(400)
+        .json();
+    assert_eq!(unknown["code"], "400 Bad Request");
+    // Another copy is as good when the preferred one is lost.
+    rbd(&["snap", "unprotect", &format!("{FAR_POOL}/{other}@snap")]);
+    rbd(&["snap", "rm", "--no-progress", &format!("{FAR_POOL}/{other}@snap")]);
+    rbd(&["rm", "--no-progress", &format!("{FAR_POOL}/{other}")]);
+    assert_eq!(served("?prefer=far"), b'n');
+}
