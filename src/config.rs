@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -15,10 +16,16 @@ use crate::domain::image::Formats;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::identity::local::Local;
+use crate::identity::{Identity, Mode, keystone};
 use crate::{api, catalog, identity, service, store};
 
-/// Environment variables that override secrets, and what they override.
-const ENVIRONMENT: [(&str, &str); 2] = [("ROCKPOOL_CATALOG_URL", "url"), ("ROCKPOOL_CATALOG_PASSWORD", "password")];
+/// Environment variables that override secrets, and what they override: a section and an option.
+const ENVIRONMENT: [(&str, &str, &str); 4] = [
+    ("ROCKPOOL_CATALOG_URL", "catalog", "url"),
+    ("ROCKPOOL_CATALOG_PASSWORD", "catalog", "password"),
+    ("ROCKPOOL_KEYSTONE_PASSWORD", "identity.keystone", "password"),
+    ("ROCKPOOL_KEYSTONE_APPLICATION_CREDENTIAL_SECRET", "identity.keystone", "application_credential_secret"),
+];
 /// Shortest lease: several renewals must fit into it.
 const LEASE_MIN_S: u64 = 3;
 
@@ -173,7 +180,7 @@ pub struct Config {
     /// `[jobs]`
     pub jobs: Jobs,
     /// `[identity]`
-    pub identity: Local,
+    pub identity: Arc<Identity>,
     /// Algorithm that `images.hashing_algorithm` names.
     pub hashing_algorithm: Option<HashAlgorithm>,
     /// Store that `images.default_store` names, or the only one.
@@ -195,14 +202,13 @@ impl Config {
         let mut document: Table =
             text.parse().map_err(|e: toml::de::Error| vec![format!("the file is not TOML: {}", e.message())])?;
         let mut problems = Vec::new();
-        if let Some(Value::Table(catalog)) = document.get_mut("catalog") {
-            for (variable, key) in ENVIRONMENT {
-                if let Some(value) = environment(variable) {
-                    catalog.insert(key.into(), Value::String(value));
-                    if key == "password" {
-                        catalog.remove("password_file");
-                    }
-                }
+        for (variable, section, key) in ENVIRONMENT {
+            let table = section.split('.').try_fold(&mut document, |table, name| table.get_mut(name)?.as_table_mut());
+            if let Some(table) = table
+                && let Some(value) = environment(variable)
+            {
+                table.insert(key.into(), Value::String(value));
+                table.remove(&format!("{key}_file"));
             }
         }
         let server: Option<Server> = section(&mut document, "server", true, &mut problems);
@@ -210,7 +216,7 @@ impl Config {
         let catalog: Option<catalog::Config> = section(&mut document, "catalog", false, &mut problems);
         let images: Option<Images> = section(&mut document, "images", true, &mut problems);
         let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
-        let identity: Option<identity::local::Config> = section(&mut document, "identity", false, &mut problems);
+        let identity = identity(&mut document, &mut problems);
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
@@ -223,7 +229,6 @@ impl Config {
         for (name, store) in &stores {
             problems.extend(store.problems(name));
         }
-        let identity = identity.and_then(|config| Local::new(&config).map_err(|found| problems.extend(found)).ok());
         if let Some(server) = &server {
             problems.extend(server_problems(server));
         }
@@ -363,6 +368,26 @@ fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, 
     stores
 }
 
+fn identity(document: &mut Table, problems: &mut Vec<String>) -> Option<Arc<Identity>> {
+    let section_of_keystone = match document.get_mut("identity") {
+        Some(Value::Table(table)) => table.remove("keystone"),
+        _ => None,
+    };
+    let config: identity::Config = section(document, "identity", false, problems)?;
+    let identity = match (config.mode, section_of_keystone) {
+        (Mode::Local, None) => Local::new(&config).map(Identity::Local),
+        (Mode::Local, Some(_)) => Err(vec!["[identity.keystone] is there, but identity.mode is \"local\"".into()]),
+        (Mode::Keystone, Some(Value::Table(table))) => {
+            let config: keystone::Config = read(table, "identity.keystone", problems)?;
+            keystone::Keystone::new(&config).map(|keystone| Identity::Keystone(Box::new(keystone)))
+        }
+        (Mode::Keystone, _) => {
+            Err(vec!["identity.mode is \"keystone\", but the section [identity.keystone] is missing".into()])
+        }
+    };
+    identity.map(Arc::new).map_err(|found| problems.extend(found)).ok()
+}
+
 fn choose_default_store(
     images: &Images,
     stores: &BTreeMap<String, store::rbd::Config>,
@@ -494,7 +519,10 @@ mod tests {
         assert_eq!(keys(&["stores", "ceph"]), fields::<store::rbd::Config>());
         assert_eq!(keys(&["images"]), fields::<Images>());
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());
-        assert_eq!(keys(&["identity"]), fields::<identity::local::Config>());
+        let mut sections = fields::<identity::Config>();
+        sections.insert("keystone".into());
+        assert_eq!(keys(&["identity"]), sections);
+        assert_eq!(keys(&["identity", "keystone"]), fields::<identity::keystone::Config>());
         assert_eq!(keys(&["identity", "users"]), fields::<identity::local::User>());
         assert_eq!(keys(&["identity", "projects"]), fields::<identity::local::Project>());
         assert_eq!(keys(&["identity", "tokens"]), fields::<identity::local::Token>());

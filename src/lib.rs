@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! domain   <- nothing
-//! catalog, store, identity <- domain
+//! secret, tls <- nothing
+//! catalog, store, identity <- domain, secret, tls
 //! service  <- domain, catalog, store, identity
 //! worker   <- service
 //! api      <- domain, identity, service
@@ -19,6 +20,8 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod identity;
+pub mod secret;
 pub mod service;
 pub mod store;
+pub mod tls;
 pub mod worker;

@@ -56,7 +56,7 @@ pub(super) async fn livez() -> &'static str {
 }
 
 /// `GET /readyz`: Postgres and every store answer, and the daemon is not about to stop. `?verbose` tells
-/// the state of each.
+/// the state of each, and of Keystone.
 pub(super) async fn readyz(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let health = state.services.health().await;
     let draining = state.draining.is_cancelled();
@@ -78,7 +78,11 @@ fn verbose_body(state: &AppState, health: &Health, draining: bool) -> Value {
     let check = |check: &Check| {
         let mut entry = json!({
             "name": check.name,
-            "state": if check.problem.is_some() { "failed" } else { "ok" },
+            "state": match check.problem {
+                None => "ok",
+                Some(_) if check.required => "failed",
+                Some(_) => "degraded",
+            },
             "latency_ms": check.latency.as_secs_f64() * 1000.0,
         });
         if let Some(problem) = &check.problem {

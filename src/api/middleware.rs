@@ -1,9 +1,9 @@
 //! What happens to every request before its handler.
 
 use axum::body::HttpBody as _;
-use axum::extract::{Request, State};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -100,7 +100,7 @@ pub(super) fn route_version(request: &mut Request) {
 /// Finds out who is asking. Handlers take the [`crate::identity::Caller`] from the request's extensions:
 /// nothing under `/v2` is reached without one.
 pub(super) async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let identified = match identify(&state, request.headers(), request.method(), request.uri()).await {
+    let identified = match identify(&state, request.headers(), request.method(), request.extensions()).await {
         Ok(mut caller) => {
             caller.admin = state.policy.is_admin(&caller);
             caller
@@ -122,7 +122,12 @@ pub(super) async fn authenticate(State(state): State<AppState>, mut request: Req
     next.run(request).await
 }
 
-async fn identify(state: &AppState, headers: &HeaderMap, method: &Method, uri: &Uri) -> Result<Caller, Unidentified> {
+async fn identify(
+    state: &AppState,
+    headers: &HeaderMap,
+    method: &Method,
+    extensions: &Extensions,
+) -> Result<Caller, Unidentified> {
     let service = match headers.get("x-service-token") {
         None => None,
         Some(_) => Some(token(headers, "x-service-token").ok_or(Unidentified::Invalid)?),
@@ -131,13 +136,15 @@ async fn identify(state: &AppState, headers: &HeaderMap, method: &Method, uri: &
         user: token(headers, "x-auth-token").ok_or(Unidentified::Invalid)?,
         service,
         method: method.as_str(),
-        path: uri.path(),
+        // The request's own path has lost its `/v2` to the router.
+        path: extensions.get::<OriginalUri>().map_or("", |uri| uri.path()),
+        request_id: extensions.get::<RequestLog>().map(RequestLog::request_id),
     };
     state.identity.identify(tokens).await
 }
 
-/// A token, without white space around it.
+/// A token, without white space around it. Within one there is none, and nothing that cannot be seen.
 fn token<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let token = headers.get(name)?.to_str().ok()?.trim();
-    (!token.is_empty()).then_some(token)
+    (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then_some(token)
 }

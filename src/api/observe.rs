@@ -32,6 +32,7 @@ pub(super) struct RequestLog(Arc<Line>);
 
 struct Line {
     span: tracing::Span,
+    request_id: String,
     start: Instant,
     method: String,
     path: String,
@@ -47,6 +48,12 @@ impl RequestLog {
     /// Notes who asked.
     pub(super) fn caller(&self, caller: &Caller) {
         let _ = self.0.caller.set((caller.user_id.clone(), caller.project_id.clone()));
+    }
+
+    /// The id by which other services should log what they do for this request: that of the request which
+    /// began it all, if there is one.
+    pub(super) fn request_id(&self) -> &str {
+        self.0.global_request_id.as_deref().unwrap_or(&self.0.request_id)
     }
 }
 
@@ -82,6 +89,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         .map(|id| id.chars().take(GLOBAL_ID_CHARS_MAX).collect());
     let log = RequestLog(Arc::new(Line {
         span: span.clone(),
+        request_id: request_id.clone(),
         start: Instant::now(),
         method: request.method().to_string(),
         // Without the query: it may be long, and holds what people search for.

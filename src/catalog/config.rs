@@ -1,18 +1,14 @@
 //! `[catalog]`: how to reach Postgres.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::Error;
+use crate::tls::{self, Trust};
 
 /// How connections show in `pg_stat_activity`.
 const APPLICATION: &str = "rockpool";
@@ -182,92 +178,12 @@ impl Config {
 
     /// The TLS configuration; `None` without TLS.
     pub(super) fn rustls(&self) -> Result<Option<ClientConfig>, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| Error::Config(format!("catalog.tls: {e}")))?;
-        match self.tls {
-            Tls::Disable => Ok(None),
-            Tls::Require => {
-                let verifier = Arc::new(AnyCertificate(provider));
-                Ok(Some(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
-            }
-            Tls::VerifyFull => Ok(Some(builder.with_root_certificates(self.roots()?).with_no_client_auth())),
-        }
-    }
-
-    fn roots(&self) -> Result<RootCertStore, Error> {
-        let mut roots = RootCertStore::empty();
-        match &self.tls_ca_file {
-            Some(path) => {
-                let unusable = |e: &dyn std::fmt::Display| {
-                    Error::Config(format!("catalog.tls_ca_file {} cannot be used: {e}", path.display()))
-                };
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))? {
-                    roots.add(certificate.map_err(|e| unusable(&e))?).map_err(|e| unusable(&e))?;
-                }
-                if roots.is_empty() {
-                    return Err(unusable(&"it holds no certificate"));
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err(Error::Config(
-                        "catalog.tls = \"verify-full\" finds no system certificates: set catalog.tls_ca_file".into(),
-                    ));
-                }
-            }
-        }
-        Ok(roots)
-    }
-}
-
-/// Accepts every certificate: what `sslmode=require` promises, encryption without authentication.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let trust = match (self.tls, &self.tls_ca_file) {
+            (Tls::Disable, _) => return Ok(None),
+            (Tls::Require, _) => Trust::Anybody,
+            (Tls::VerifyFull, None) => Trust::System,
+            (Tls::VerifyFull, Some(file)) => Trust::Authorities(file),
+        };
+        tls::client(trust).map(Some).map_err(|e| Error::Config(format!("catalog.tls_ca_file {e}")))
     }
 }

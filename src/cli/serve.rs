@@ -132,17 +132,29 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     // 4. Everything together.
     let gateway = gateway_name();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, gateway, stores = ?config.stores.keys().collect::<Vec<_>>(), "serving");
+    // Keystone may be started later than its clients, after a power failure for instance.
+    if let Identity::Keystone(_) = &*config.identity {
+        let identity = Arc::clone(&config.identity);
+        tokio::spawn(async move {
+            if let Identity::Keystone(keystone) = &*identity
+                && let Err(problem) = keystone.probe().await
+            {
+                tracing::warn!("{problem}; until that changes tokens cannot be validated");
+            }
+        });
+    }
     let policy = Arc::new(Policy::default());
     let services = Services::new(
         catalog,
         Stores::new(stores, config.default_store.clone()),
+        Arc::clone(&config.identity),
         Arc::clone(&policy),
         config.service(gateway),
         config.server.transfers_max,
     );
     let state = AppState {
         services,
-        identity: Arc::new(Identity::Local(config.identity.clone())),
+        identity: Arc::clone(&config.identity),
         policy,
         settings: Arc::new(config.api()),
         draining: CancellationToken::new(),

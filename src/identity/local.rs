@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::Caller;
+use super::{Caller, Config};
 
 /// A user.
 #[derive(Debug, Clone, Deserialize)]
@@ -40,31 +40,6 @@ pub struct Token {
     pub project: String,
     /// Roles. As in Keystone, admin implies member, and member implies reader.
     pub roles: BTreeSet<String>,
-}
-
-/// `[identity]` of the configuration.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where identities come from.
-    pub mode: Mode,
-    /// Users.
-    #[serde(default)]
-    pub users: Vec<User>,
-    /// Projects.
-    #[serde(default)]
-    pub projects: Vec<Project>,
-    /// Tokens.
-    #[serde(default)]
-    pub tokens: Vec<Token>,
-}
-
-/// Where identities come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// From this configuration.
-    Local,
 }
 
 /// The known tokens.
@@ -166,7 +141,8 @@ fn digest_from_hex(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, Local};
+    use super::Local;
+    use crate::identity::Config;
 
     const CONFIG: &str = r#"
         mode = "local"

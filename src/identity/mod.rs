@@ -1,17 +1,49 @@
 //! Who is asking, and what they may do.
 
 mod caller;
+pub mod keystone;
 pub mod local;
 pub mod policy;
 
 pub use caller::Caller;
 pub use policy::Policy;
 
+use serde::Deserialize;
+
+/// `[identity]` of the configuration, without the section of Keystone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where identities come from.
+    pub mode: Mode,
+    /// Users of mode `local`.
+    #[serde(default)]
+    pub users: Vec<local::User>,
+    /// Projects of mode `local`.
+    #[serde(default)]
+    pub projects: Vec<local::Project>,
+    /// Tokens of mode `local`.
+    #[serde(default)]
+    pub tokens: Vec<local::Token>,
+}
+
+/// Where identities come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// From this configuration.
+    Local,
+    /// From Keystone.
+    Keystone,
+}
+
 /// Where identities come from; one per process.
 #[derive(Debug)]
 pub enum Identity {
     /// From the configuration.
     Local(local::Local),
+    /// From Keystone.
+    Keystone(Box<keystone::Keystone>),
 }
 
 /// The tokens of a request, as they came: trimmed, never logged.
@@ -25,6 +57,8 @@ pub struct Tokens<'a> {
     pub method: &'a str,
     /// Path without query.
     pub path: &'a str,
+    /// Id of the request, for the log of whoever is asked about the tokens.
+    pub request_id: Option<&'a str>,
 }
 
 /// Why nobody is identified.
@@ -46,7 +80,6 @@ impl Identity {
     ///
     /// # Errors
     /// [`Unidentified`].
-    // Providers other than the configuration have to ask somebody.
     pub async fn identify(&self, tokens: Tokens<'_>) -> Result<Caller, Unidentified> {
         match self {
             Self::Local(local) => {
@@ -58,6 +91,7 @@ impl Identity {
                 caller.service_roles = service.map(|service| service.roles.clone()).unwrap_or_default();
                 Ok(caller)
             }
+            Self::Keystone(keystone) => keystone.identify(tokens).await,
         }
     }
 
@@ -66,6 +100,7 @@ impl Identity {
     pub fn challenge(&self) -> &str {
         match self {
             Self::Local(_) => "Token realm=\"rockpool\"",
+            Self::Keystone(keystone) => keystone.challenge(),
         }
     }
 }

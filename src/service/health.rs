@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Services;
+use crate::identity::Identity;
 
 /// Longest wait for one dependency; a load balancer asks every few seconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -12,8 +13,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// State of one dependency.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// `postgres`, or `store/<name>`.
+    /// `postgres`, `store/<name>`, or `keystone`.
     pub name: String,
+    /// Whether a gateway is of no use without it.
+    pub required: bool,
     /// How long it took to answer.
     pub latency: Duration,
     /// What is wrong, if anything. For operators: no secrets, but names of hosts and pools.
@@ -30,41 +33,53 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether all is well.
+    /// Whether everything works that every request needs.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.checks.iter().all(|check| check.problem.is_none())
+        self.checks.iter().all(|check| check.problem.is_none() || !check.required)
     }
 }
 
 impl Services {
-    /// Asks Postgres and every store for one small answer, all at the same time.
+    /// Asks Postgres, every store and Keystone for one small answer, all at the same time.
     pub async fn health(&self) -> Health {
-        let postgres = check("postgres".into(), async {
+        let postgres = check("postgres".into(), true, async {
             let latency = self.catalog.ping().await.map_err(|e| e.to_string())?;
             Ok((latency, None))
         });
         let stores = join_all(self.stores.iter().map(|store| {
-            check(format!("store/{}", store.name()), async {
+            check(format!("store/{}", store.name()), true, async {
                 let probe = store.probe().await.map_err(|e| e.to_string())?;
                 Ok((probe.latency, probe.used_bytes.zip(probe.available_bytes)))
             })
         }));
-        let (postgres, stores) = tokio::join!(postgres, stores);
-        Health { checks: std::iter::once(postgres).chain(stores).collect() }
+        // All gateways ask the same Keystone: if they all went away with it, those whose tokens are still
+        // known could not be served, nor uploads and downloads that have begun.
+        let keystone = async {
+            let start = Instant::now();
+            match &*self.identity {
+                Identity::Local(_) => None,
+                Identity::Keystone(keystone) => Some(
+                    check("keystone".into(), false, async { keystone.probe().await.map(|()| (start.elapsed(), None)) })
+                        .await,
+                ),
+            }
+        };
+        let (postgres, stores, keystone) = tokio::join!(postgres, stores, keystone);
+        Health { checks: std::iter::once(postgres).chain(stores).chain(keystone).collect() }
     }
 }
 
-async fn check(name: String, probe: impl Future<Output = Result<(Duration, Option<(u64, u64)>), String>>) -> Check {
+async fn check(
+    name: String,
+    required: bool,
+    probe: impl Future<Output = Result<(Duration, Option<(u64, u64)>), String>>,
+) -> Check {
     let start = Instant::now();
-    match tokio::time::timeout(CHECK_TIMEOUT, probe).await {
-        Ok(Ok((latency, usage_bytes))) => Check { name, latency, problem: None, usage_bytes },
-        Ok(Err(problem)) => Check { name, latency: start.elapsed(), problem: Some(problem), usage_bytes: None },
-        Err(_) => Check {
-            name,
-            latency: start.elapsed(),
-            problem: Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
-            usage_bytes: None,
-        },
-    }
+    let (latency, problem, usage_bytes) = match tokio::time::timeout(CHECK_TIMEOUT, probe).await {
+        Ok(Ok((latency, usage_bytes))) => (latency, None, usage_bytes),
+        Ok(Err(problem)) => (start.elapsed(), Some(problem), None),
+        Err(_) => (start.elapsed(), Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())), None),
+    };
+    Check { name, required, latency, problem, usage_bytes }
 }

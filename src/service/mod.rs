@@ -31,7 +31,7 @@ use crate::domain::image::{Formats, Image};
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::identity::policy::{Action, Target};
-use crate::identity::{Caller, Policy};
+use crate::identity::{Caller, Identity, Policy};
 use crate::store::Stores;
 
 pub use download::{Download, Fetched};
@@ -73,6 +73,7 @@ pub struct Settings {
 pub struct Services {
     catalog: Catalog,
     stores: Stores,
+    identity: Arc<Identity>,
     policy: Arc<Policy>,
     settings: Settings,
     /// Tasks that must not be cut off when the process stops.
@@ -88,6 +89,7 @@ impl Services {
     pub fn new(
         catalog: Catalog,
         stores: Stores,
+        identity: Arc<Identity>,
         policy: Arc<Policy>,
         settings: Settings,
         transfers_max: usize,
@@ -95,6 +97,7 @@ impl Services {
         Arc::new(Self {
             catalog,
             stores,
+            identity,
             policy,
             settings,
             tasks: TaskTracker::new(),

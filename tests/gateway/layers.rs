@@ -5,11 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each layer may use, besides itself.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("domain", &[]),
-    ("catalog", &["domain"]),
+    ("secret", &[]),
+    ("tls", &[]),
+    ("catalog", &["domain", "tls"]),
     ("store", &["domain"]),
-    ("identity", &["domain"]),
+    ("identity", &["domain", "secret", "tls"]),
     ("service", &["domain", "catalog", "store", "identity"]),
     ("worker", &["service"]),
     ("api", &["domain", "identity", "service"]),

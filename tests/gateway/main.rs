@@ -16,6 +16,7 @@ mod harness;
 mod health;
 mod identity;
 mod images;
+mod keystone;
 mod layers;
 mod lifecycle;
 mod list;

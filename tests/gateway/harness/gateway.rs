@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use toml::{Table, Value};
 
 use super::http::Client;
+use super::keystone::{OWN_PASSWORD, OWN_USER};
 use super::servers::{FAR_POOL, FAR_USER, far_keyring, psql, servers};
 
 /// Longest wait for a gateway to be ready.
@@ -48,7 +49,8 @@ impl Token {
         }
     }
 
-    fn entry(self) -> (&'static str, &'static str, &'static str) {
+    /// User, project and role.
+    pub(super) fn entry(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Admin => ("admin", "admin", "admin"),
             Self::Demo => ("demo", "demo", "member"),
@@ -62,17 +64,24 @@ impl Token {
 /// How a gateway differs from the usual one.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
-    changes: Vec<(String, String, Value)>,
+    changes: Vec<(String, String, Option<Value>)>,
     ceph_user: Option<String>,
     database_hosts: Option<String>,
     far_store: bool,
+    keystone: Option<String>,
 }
 
 impl Options {
     /// Sets one option of the configuration, such as `("images", "checksum", false)`. The section of the
     /// only store is `stores.ceph`.
     pub(crate) fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
-        self.changes.push((section.into(), key.into(), value.into()));
+        self.changes.push((section.into(), key.into(), Some(value.into())));
+        self
+    }
+
+    /// Leaves one option out.
+    pub(crate) fn unset(mut self, section: &str, key: &str) -> Self {
+        self.changes.push((section.into(), key.into(), None));
         self
     }
 
@@ -91,6 +100,12 @@ impl Options {
     /// stays the default one.
     pub(crate) fn far_store(mut self) -> Self {
         self.far_store = true;
+        self
+    }
+
+    /// Has its tokens validated by the Keystone at this URL. The section is `identity.keystone`.
+    pub(crate) fn keystone(mut self, url: &str) -> Self {
+        self.keystone = Some(url.into());
         self
     }
 
@@ -210,27 +225,16 @@ impl Gateway {
             }
         };
         let user = options.ceph_user.as_deref().unwrap_or("rockpool");
-        let tokens: String = Token::ALL
-            .iter()
-            .map(|token| {
-                let (user, project, role) = token.entry();
-                let digest = sha2::Sha256::digest(token.text().as_bytes());
-                let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("[[identity.tokens]]\nsha256 = \"{hex}\"\nuser = \"{user}\"\nproject = \"{project}\"\nroles = [\"{role}\"]\n")
-            })
-            .collect();
-        let people: String = ["admin", "demo", "alt", "reader", "service"]
-            .iter()
-            .map(|name| format!("[[identity.users]]\nid = \"u-{name}\"\nname = \"{name}\"\n"))
-            .collect();
-        let projects: String = ["admin", "demo", "alt", "service"]
-            .iter()
-            .map(|name| format!("[[identity.projects]]\nid = \"p-{name}\"\nname = \"{name}\"\n"))
-            .collect();
+        let identity = match &options.keystone {
+            None => local_identity(),
+            Some(url) => format!(
+                "mode = \"keystone\"\n[identity.keystone]\nauth_url = \"{url}\"\nusername = \"{OWN_USER}\"\npassword = \"{OWN_PASSWORD}\"\nproject_name = \"service\"\n"
+            ),
+        };
         let text = format!(
             "[server]\nlisten = \"{address}\"\nhealthcheck_disable_path = \"{}\"\n[catalog]\nurl = \"{}\"\npool_size = 4\n\
              [stores.ceph]\nceph_conf = \"{}\"\nuser = \"{user}\"\nkeyring = \"{}\"\nop_timeout_s = 10\n\
-             [images]\n[log]\n[jobs]\n[identity]\nmode = \"local\"\n{people}{projects}{tokens}",
+             [images]\n[log]\n[jobs]\n[identity]\n{identity}",
             folder.join("disable").display(),
             database_url,
             ceph.join("ceph.conf").display(),
@@ -243,7 +247,10 @@ impl Gateway {
         }
         for (section, key, value) in &options.changes {
             let table = section.split('.').fold(&mut document, |table, name| table[name].as_table_mut().unwrap());
-            table.insert(key.clone(), value.clone());
+            match value {
+                Some(value) => table.insert(key.clone(), value.clone()),
+                None => table.remove(key),
+            };
         }
         document.to_string()
     }
@@ -322,6 +329,28 @@ impl Drop for Gateway {
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Users, projects and tokens of the harness, as the configuration has them.
+fn local_identity() -> String {
+    let tokens: String = Token::ALL
+        .iter()
+        .map(|token| {
+            let (user, project, role) = token.entry();
+            let digest = sha2::Sha256::digest(token.text().as_bytes());
+            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("[[identity.tokens]]\nsha256 = \"{hex}\"\nuser = \"{user}\"\nproject = \"{project}\"\nroles = [\"{role}\"]\n")
+        })
+        .collect();
+    let people: String = ["admin", "demo", "alt", "reader", "service"]
+        .iter()
+        .map(|name| format!("[[identity.users]]\nid = \"u-{name}\"\nname = \"{name}\"\n"))
+        .collect();
+    let projects: String = ["admin", "demo", "alt", "service"]
+        .iter()
+        .map(|name| format!("[[identity.projects]]\nid = \"p-{name}\"\nname = \"{name}\"\n"))
+        .collect();
+    format!("mode = \"local\"\n{people}{projects}{tokens}")
 }
 
 use sha2::Digest as _;
