@@ -64,17 +64,23 @@ pub(super) fn base_url(state: &AppState, headers: &HeaderMap) -> String {
     }
 }
 
-/// The path as the router knows it, when the client wrote it with a minor version or none.
+/// The path as the router knows it, when the client wrote it with a minor version or none, or with more
+/// slashes than needed, as happens where the catalogue's endpoint ends in one.
 pub(super) fn unversioned(path: &str, headers: &HeaderMap) -> Option<String> {
-    let (first, rest) = path.strip_prefix('/')?.split_once('/').unwrap_or((path.strip_prefix('/')?, ""));
-    if first == "v2" {
-        return None;
-    }
-    if VERSIONS.contains(&first) {
-        return Some(format!("/v2/{rest}"));
-    }
-    let accepted = headers.get(ACCEPT)?.to_str().ok()?.strip_prefix(MEDIA_TYPE_PREFIX)?;
-    (VERSIONS.contains(&accepted) && !first.is_empty()).then(|| format!("/v2{path}"))
+    let trimmed = path.trim_start_matches('/');
+    let known = match trimmed.split_once('/') {
+        Some((first, rest)) if first == "v2" || VERSIONS.contains(&first) => {
+            format!("/v2/{}", rest.trim_start_matches('/'))
+        }
+        _ if VERSIONS.contains(&trimmed) => "/v2/".to_owned(),
+        _ => {
+            let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()?.strip_prefix(MEDIA_TYPE_PREFIX));
+            let named = !trimmed.is_empty() && trimmed != "v2";
+            let version = if named && accepted.is_some_and(|id| VERSIONS.contains(&id)) { "/v2" } else { "" };
+            format!("{version}/{trimmed}")
+        }
+    };
+    (known != path).then_some(known)
 }
 
 #[cfg(test)]
@@ -90,6 +96,11 @@ mod tests {
         assert_eq!(unversioned("/v2/images", &plain), None);
         assert_eq!(unversioned("/v2.99/images", &plain), None);
         assert_eq!(unversioned("/", &plain), None);
+        assert_eq!(unversioned("/v2", &plain), None);
+        assert_eq!(unversioned("/v2/", &plain), None);
+        assert_eq!(unversioned("/v2.9", &plain).as_deref(), Some("/v2/"));
+        assert_eq!(unversioned("//v2//images/x", &plain).as_deref(), Some("/v2/images/x"));
+        assert_eq!(unversioned("//versions", &plain).as_deref(), Some("/versions"));
         let mut vendor = HeaderMap::new();
         vendor.insert("accept", "application/vnd.openstack.images-v2.1".parse().unwrap());
         assert_eq!(unversioned("/images/x", &vendor).as_deref(), Some("/v2/images/x"));

@@ -45,7 +45,6 @@ fn the_version_documents_are_served_to_everybody() {
         "/v2.99/",
         "/v2.00/images",
         "/V2/images",
-        "//v2/images",
         "/images",
         "/healthcheck/x",
         "/versions/v2",
@@ -110,6 +109,11 @@ fn every_minor_version_selects_the_same_api() {
     ] {
         check_document(&demo.get_with("/images", &[("accept", unknown)]).expect(300), &gateway.url);
     }
+    // What a client makes of an endpoint that ends in a slash.
+    for path in ["//v2/images", "/v2//images", "//v2.7///images"] {
+        assert_eq!(demo.get(&format!("{path}/{id}?x=1")).expect(200).json()["id"], json!(id));
+        assert_eq!(gateway.anonymous().get(&format!("{path}/{id}")).status, 401);
+    }
     // The query survives the rewriting.
     let listed: Value = demo.get("/v2.7/images?limit=1&name=versioned").expect(200).json();
     assert_eq!(listed["images"].as_array().unwrap().len(), 1);
@@ -139,7 +143,6 @@ fn unknown_paths_of_the_api_are_not_found() {
         format!("/v2/images/{id}/"),
         format!("/v2/images/{id}/file/"),
         format!("/v2/images/{id}/nothing"),
-        format!("/v2//images/{id}"),
         format!("/v2/images//{id}"),
         format!("/v2/Images/{id}"),
         format!("/v2/images/{id}%2Ffile"),
