@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::domain::content::HashAlgorithm;
+use crate::domain::custom::CustomProperties;
 use crate::domain::image::Formats;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
@@ -115,6 +116,8 @@ pub struct Images {
     pub image_property_quota: i64,
     /// Most tags of an image; negative: no limit.
     pub image_tag_quota: i64,
+    /// Additional properties that are more than any text, as in Glance's `schema-image.json`.
+    pub image_schema_file: Option<PathBuf>,
     /// Page size without `limit`.
     pub limit_param_default: usize,
     /// Largest page.
@@ -139,6 +142,7 @@ impl Default for Images {
             container_formats: names(&["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]),
             image_property_quota: 128,
             image_tag_quota: 128,
+            image_schema_file: None,
             limit_param_default: 25,
             api_limit_max: 1000,
             show_image_direct_url: true,
@@ -185,6 +189,8 @@ pub struct Config {
     pub hashing_algorithm: Option<HashAlgorithm>,
     /// Store that `images.default_store` names, or the only one.
     pub default_store: String,
+    /// Additional properties that `images.image_schema_file` describes, or Glance's usual ones.
+    pub custom_properties: CustomProperties,
 }
 
 impl Config {
@@ -242,16 +248,34 @@ impl Config {
         }
         let mut hashing_algorithm = None;
         let mut default_store = None;
+        let mut custom_properties = CustomProperties::usual();
         if let Some(images) = &images {
             problems.extend(images_problems(images));
             hashing_algorithm = HashAlgorithm::parse(&images.hashing_algorithm);
             default_store = choose_default_store(images, &stores, &mut problems);
+            if let Some(path) = &images.image_schema_file {
+                match read_custom_properties(path) {
+                    Ok(found) => custom_properties = found,
+                    Err(found) => problems.extend(found),
+                }
+            }
         }
         match (server, log, catalog, images, jobs, identity, default_store) {
             (Some(server), Some(log), Some(catalog), Some(images), Some(jobs), Some(identity), Some(default_store))
                 if problems.is_empty() =>
             {
-                Ok(Self { server, log, catalog, stores, images, jobs, identity, hashing_algorithm, default_store })
+                Ok(Self {
+                    server,
+                    log,
+                    catalog,
+                    stores,
+                    images,
+                    jobs,
+                    identity,
+                    hashing_algorithm,
+                    default_store,
+                    custom_properties,
+                })
             }
             _ => Err(problems),
         }
@@ -263,7 +287,7 @@ impl Config {
         let images = &self.images;
         service::Settings {
             gateway,
-            formats: Formats { disk: images.disk_formats.clone(), container: images.container_formats.clone() },
+            formats: self.formats(),
             quotas: Quotas { properties: images.image_property_quota, tags: images.image_tag_quota },
             page_sizes: PageSizes { default: images.limit_param_default, max: images.api_limit_max },
             image_size_cap_bytes: images.image_size_cap_bytes,
@@ -276,6 +300,14 @@ impl Config {
         }
     }
 
+    fn formats(&self) -> Formats {
+        Formats {
+            disk: self.images.disk_formats.clone(),
+            container: self.images.container_formats.clone(),
+            properties: self.custom_properties.clone(),
+        }
+    }
+
     /// What the API needs.
     #[must_use]
     pub fn api(&self) -> api::Settings {
@@ -285,6 +317,7 @@ impl Config {
             show_image_direct_url: self.images.show_image_direct_url,
             show_multiple_locations: self.images.show_multiple_locations,
             store_weights: self.stores.iter().map(|(name, store)| (name.clone(), store.weight)).collect(),
+            formats: self.formats(),
             body_idle_timeout: Duration::from_secs(server.body_idle_timeout_s),
             header_timeout: Duration::from_secs(server.header_timeout_s),
             header_bytes_max: server.header_bytes_max,
@@ -405,6 +438,13 @@ fn choose_default_store(
         }
         None => stores.keys().next().cloned(),
     }
+}
+
+fn read_custom_properties(path: &Path) -> Result<CustomProperties, Vec<String>> {
+    let name = format!("images.image_schema_file {}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{name} cannot be read: {e}")])?;
+    CustomProperties::parse(&text)
+        .map_err(|problems| problems.into_iter().map(|problem| format!("{name}: {problem}")).collect())
 }
 
 fn server_problems(server: &Server) -> Vec<String> {

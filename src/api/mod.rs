@@ -23,6 +23,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use tokio_util::sync::CancellationToken;
 
 use self::routes::{Routes, get, post, put};
+use crate::domain::image::Formats;
 use crate::identity::{Identity, Policy};
 use crate::service::Services;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub show_multiple_locations: bool,
     /// Weights of the stores: `direct_url` is in the heaviest one.
     pub store_weights: BTreeMap<String, i64>,
+    /// What images may be, as their schema says it.
+    pub formats: Formats,
     /// Longest pause between two frames of a body.
     pub body_idle_timeout: Duration,
     /// Longest time for a whole request head.

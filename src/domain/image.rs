@@ -7,6 +7,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::Refusal;
 use super::content::Content;
+use super::custom::CustomProperties;
 use super::id::ImageId;
 use super::limits::{PROPERTY_VALUE_BYTES_MAX, Quotas, TEXT_CHARS_MAX};
 use super::status::Status;
@@ -122,13 +123,15 @@ pub fn timestamp(moment: OffsetDateTime) -> String {
     )
 }
 
-/// Names of formats that this deployment accepts.
+/// What this deployment accepts, where deployments differ.
 #[derive(Debug, Clone)]
 pub struct Formats {
     /// Values of `disk_format`.
     pub disk: Vec<String>,
     /// Values of `container_format`.
     pub container: Vec<String>,
+    /// Additional properties that are more than any text.
+    pub properties: CustomProperties,
 }
 
 /// Attributes that the service alone sets.
@@ -152,8 +155,6 @@ const READ_ONLY: [&str; 14] = [
 const RESERVED: [&str; 4] = ["location", "locations", "deleted", "deleted_at"];
 /// Prefix of the names that Glance keeps for itself.
 const RESERVED_PREFIX: &str = "os_glance";
-/// Properties that Glance's shipped schema declares as a UUID or null.
-const UUID_PROPERTIES: [&str; 2] = ["kernel_id", "ramdisk_id"];
 
 /// What a name in a request means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,7 +233,7 @@ impl Attributes {
             "tags" => self.tags = tags(value)?,
             _ => {
                 check_property_name(key)?;
-                self.properties.insert(key.to_owned(), property_value(key, value)?);
+                self.properties.insert(key.to_owned(), property_value(key, value, &formats.properties)?);
             }
         }
         Ok(())
@@ -271,12 +272,6 @@ pub fn check_property_name(key: &str) -> Result<(), Refusal> {
     check_text("property name", key, false)
 }
 
-/// Whether the stored value of a property stands for null, which `kernel_id` and `ramdisk_id` may be.
-#[must_use]
-pub fn is_null(key: &str, value: &str) -> bool {
-    value.is_empty() && UUID_PROPERTIES.contains(&key)
-}
-
 /// Checks text that goes into the catalog: no control characters (Postgres cannot hold NUL, and a
 /// terminal should not obey an image's name), and none outside the Basic Multilingual Plane, which
 /// Glance's MySQL schema could not hold either and so refuses.
@@ -299,7 +294,7 @@ pub fn check_text(field: &str, text: &str, line_breaks: bool) -> Result<(), Refu
     Ok(())
 }
 
-fn expected(key: &str, value: &Value, what: &str) -> Refusal {
+pub(super) fn expected(key: &str, value: &Value, what: &str) -> Refusal {
     let mut shown = value.to_string();
     if shown.chars().count() > 80 {
         shown = shown.chars().take(80).chain("...".chars()).collect();
@@ -378,17 +373,8 @@ fn tags(value: &Value) -> Result<BTreeSet<String>, Refusal> {
     Ok(tags)
 }
 
-fn property_value(key: &str, value: &Value) -> Result<String, Refusal> {
-    if UUID_PROPERTIES.contains(&key) {
-        return match value {
-            Value::Null => Ok(String::new()),
-            Value::String(text) if ImageId::parse(text).is_some() => Ok(text.clone()),
-            Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                Err(expected(key, value, "a UUID or null"))
-            }
-        };
-    }
-    let text = value.as_str().ok_or_else(|| expected(key, value, "a string"))?;
+fn property_value(key: &str, value: &Value, described: &CustomProperties) -> Result<String, Refusal> {
+    let text = described.text(key, value)?;
     if text.len() > PROPERTY_VALUE_BYTES_MAX {
         return Err(Refusal::Invalid(format!(
             "The value of property '{key}' is too long: {} bytes, at most {PROPERTY_VALUE_BYTES_MAX} are allowed.",
@@ -404,10 +390,14 @@ mod tests {
     use proptest::prelude::{any, proptest};
     use serde_json::{Value, json};
 
-    use super::{Attributes, Formats, Refusal};
+    use super::{Attributes, CustomProperties, Formats, Refusal};
 
     fn formats() -> Formats {
-        Formats { disk: vec!["raw".into(), "qcow2".into()], container: vec!["bare".into()] }
+        Formats {
+            disk: vec!["raw".into(), "qcow2".into()],
+            container: vec!["bare".into()],
+            properties: CustomProperties::usual(),
+        }
     }
 
     fn refused(key: &str, value: &Value) -> Refusal {

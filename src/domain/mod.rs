@@ -3,6 +3,7 @@
 //! Pure: no I/O, no SQL, no HTTP. Everything here can be tested without a server.
 
 pub mod content;
+pub mod custom;
 pub mod id;
 pub mod image;
 pub mod limits;

@@ -133,6 +133,9 @@ impl Patch {
         let present = next.properties.contains_key(key);
         match &operation.action {
             Action::Remove if !property => Err(Refusal::Forbidden(format!("Attribute '{key}' can not be removed."))),
+            Action::Remove if formats.properties.required().contains(key) => Err(Refusal::Invalid(format!(
+                "'{key}' is a required property of images; replace it instead of removing it."
+            ))),
             Action::Remove => match next.properties.remove(key) {
                 Some(_) => Ok(()),
                 None => Err(Refusal::Conflict(format!("Property {key} does not exist."))),
@@ -251,11 +254,12 @@ mod tests {
 
     use super::{Dialect, Patch};
     use crate::domain::Refusal;
+    use crate::domain::custom::CustomProperties;
     use crate::domain::image::{Attributes, Formats};
     use crate::domain::status::Status;
 
     fn formats() -> Formats {
-        Formats { disk: vec!["raw".into()], container: vec!["bare".into()] }
+        Formats { disk: vec!["raw".into()], container: vec!["bare".into()], properties: CustomProperties::default() }
     }
 
     fn image() -> Attributes {
@@ -287,6 +291,19 @@ mod tests {
         let next =
             apply(&json!([{"remove": "/old"}, {"add": "/new", "value": "v"}]), Dialect::V20, Status::Active).unwrap();
         assert_eq!(next.properties.keys().collect::<Vec<_>>(), ["new"]);
+    }
+
+    #[test]
+    fn a_required_property_stays() {
+        let properties = CustomProperties::parse(r#"{"properties": {}, "required": ["old"]}"#).unwrap();
+        let formats = Formats { properties, ..formats() };
+        let apply =
+            |document: &Value| Patch::parse(document, Dialect::V21).unwrap().apply(&image(), Status::Active, &formats);
+        let refused = apply(&json!([{"op": "remove", "path": "/old"}])).unwrap_err();
+        assert!(matches!(&refused, Refusal::Invalid(text) if text.contains("'old'")), "{refused}");
+        // Unlike in Glance, nothing else is held up by it.
+        apply(&json!([{"op": "replace", "path": "/old", "value": "2"}, {"op": "add", "path": "/x", "value": "y"}]))
+            .unwrap();
     }
 
     #[test]

@@ -36,6 +36,7 @@ impl Services {
                 }
             }
         }
+        self.settings.formats.properties.check_required(body)?;
         // 2. May they have it?
         let target = Target::from(&attributes);
         if !caller.is_admin() && attributes.owner.as_ref() != Some(&caller.project_id) {

@@ -22,6 +22,7 @@ mod lifecycle;
 mod list;
 mod patch;
 mod races;
+mod schemas;
 mod show;
 mod smuggling;
 mod stalls;

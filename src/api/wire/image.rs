@@ -4,64 +4,120 @@ use std::cmp::Reverse;
 
 use serde_json::{Map, Value, json};
 
+use super::{Member, View, boolean, integer, integer_or_null, text, text_or_null, uuid, write};
 use crate::api::Settings;
-use crate::domain::image::{Image, Location, is_null, timestamp};
+use crate::domain::content::Content;
+use crate::domain::image::{Image, Location, Visibility, timestamp};
+use crate::domain::limits::TEXT_CHARS_MAX;
 use crate::domain::status::Status;
+
+/// States of the reference that no image has here; clients know them from the schema.
+const FOREIGN_STATES: [&str; 2] = ["killed", "pending_delete"];
+
+/// What every image has, in the order of the schema.
+pub(in crate::api) const MEMBERS: [Member<Image>; 25] = [
+    member("id", "Identifier of the image.", uuid, |image, _| some(image.id.to_string())),
+    member("name", "What people call it.", text_or_null::<TEXT_CHARS_MAX>, |image, _| some(&image.attributes.name)),
+    read_only("status", "State of the image.", status_names, |image, _| some(image.status.as_str())),
+    member("visibility", "Who may see it besides its owner.", visibility_names, |image, _| {
+        some(image.attributes.visibility.as_str())
+    }),
+    member("protected", "Whether deletion is refused.", boolean, |image, _| some(image.attributes.protected)),
+    member("os_hidden", "Whether it stays out of default lists.", boolean, |image, _| some(image.attributes.hidden)),
+    read_only("checksum", "MD5 of the data, in hex.", text_or_null::<32>, |image, _| {
+        some(content(image, |content| content.checksum.as_deref()))
+    }),
+    read_only("os_hash_algo", "Algorithm of os_hash_value.", text_or_null::<64>, |image, _| {
+        some(content(image, |content| content.os_hash_algo.as_deref()))
+    }),
+    read_only("os_hash_value", "Hash of the data by os_hash_algo, in hex.", text_or_null::<128>, |image, _| {
+        some(content(image, |content| content.os_hash_value.as_deref()))
+    }),
+    member("owner", "Project that owns it.", text_or_null::<TEXT_CHARS_MAX>, |image, _| some(&image.attributes.owner)),
+    read_only("size", "Size of the data, in bytes.", integer_or_null, |image, _| {
+        some(content(image, |content| Some(content.size_bytes)))
+    }),
+    read_only("virtual_size", "Size of the disk within the data, in bytes.", integer_or_null, |image, _| {
+        some(content(image, |content| content.virtual_size_bytes))
+    }),
+    member(
+        "container_format",
+        "Format of what is around the disk.",
+        |settings| one_of_or_null(&settings.formats.container),
+        |image, _| some(&image.attributes.container_format),
+    ),
+    member(
+        "disk_format",
+        "Format of the disk.",
+        |settings| one_of_or_null(&settings.formats.disk),
+        |image, _| some(&image.attributes.disk_format),
+    ),
+    read_only("created_at", "When the image was made.", text, |image, _| some(timestamp(image.created_at))),
+    read_only("updated_at", "When the image last changed.", text, |image, _| some(timestamp(image.updated_at))),
+    member(
+        "tags",
+        "Labels.",
+        |_| json!({"type": "array", "items": {"type": "string", "maxLength": TEXT_CHARS_MAX}}),
+        |image, _| some(&image.attributes.tags),
+    ),
+    read_only("direct_url", "Where the data is, for those who clone it.", text, |image, view| {
+        let shown = view.settings.show_image_direct_url && locatable(image, view);
+        best(image, view.settings).filter(|_| shown).map(|best| json!(best.url))
+    }),
+    member("min_ram", "Least memory to boot it with, in MiB.", integer, |image, _| some(image.attributes.min_ram_mib)),
+    member("min_disk", "Smallest disk to boot it from, in GiB.", integer, |image, _| {
+        some(image.attributes.min_disk_gib)
+    }),
+    read_only("self", "URL of the image.", text, |image, _| some(format!("/v2/images/{}", image.id))),
+    read_only("file", "URL of the data.", text, |image, _| some(format!("/v2/images/{}/file", image.id))),
+    read_only("stores", "Names of the stores that have the data, with commas.", text, |image, _| {
+        let stores: Vec<&str> = image.locations.iter().map(|location| location.store.as_str()).collect();
+        (!stores.is_empty()).then(|| json!(stores.join(",")))
+    }),
+    read_only("schema", "URL of this schema.", text, |_, _| some("/v2/schemas/image")),
+    member("locations", "Where the data is.", locations_schema, |image, view| {
+        if !view.settings.show_multiple_locations {
+            return None;
+        }
+        let shown = image.locations.iter().filter(|_| locatable(image, view));
+        Some(shown.map(location).collect())
+    }),
+];
+
+type Schema = fn(&Settings) -> Value;
+type Write = fn(&Image, &View<'_>) -> Option<Value>;
+
+const fn member(name: &'static str, description: &'static str, schema: Schema, write: Write) -> Member<Image> {
+    Member { name, description, read_only: false, schema, write }
+}
+
+const fn read_only(name: &'static str, description: &'static str, schema: Schema, write: Write) -> Member<Image> {
+    Member { name, description, read_only: true, schema, write }
+}
 
 /// Writes an image. Its additional properties are members like any other.
 pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> Value {
-    let a = &image.attributes;
-    let content = image.content.as_ref();
-    let id = image.id.to_string();
     let mut object = Map::new();
-    for (name, value) in &a.properties {
-        object.insert(name.clone(), if is_null(name, value) { Value::Null } else { json!(value) });
+    for (name, value) in &image.attributes.properties {
+        let null = value.is_empty() && settings.formats.properties.is_nullable(name);
+        object.insert(name.clone(), if null { Value::Null } else { json!(value) });
     }
-    let base = json!({
-        "name": a.name,
-        "disk_format": a.disk_format,
-        "container_format": a.container_format,
-        "visibility": a.visibility.as_str(),
-        "size": content.map(|c| c.size_bytes),
-        "virtual_size": content.and_then(|c| c.virtual_size_bytes),
-        "status": image.status.as_str(),
-        "checksum": content.and_then(|c| c.checksum.as_deref()),
-        "protected": a.protected,
-        "min_ram": a.min_ram_mib,
-        "min_disk": a.min_disk_gib,
-        "owner": a.owner,
-        "os_hidden": a.hidden,
-        "os_hash_algo": content.and_then(|c| c.os_hash_algo.as_deref()),
-        "os_hash_value": content.and_then(|c| c.os_hash_value.as_deref()),
-        "id": id,
-        "created_at": timestamp(image.created_at),
-        "updated_at": timestamp(image.updated_at),
-        "tags": a.tags,
-        "self": format!("/v2/images/{id}"),
-        "file": format!("/v2/images/{id}/file"),
-        "schema": "/v2/schemas/image",
-    });
-    if let Value::Object(base) = base {
-        object.extend(base);
-    }
-    // Whoever knows where the data of a deactivated image is could clone it all the same, and data that has not been
-    // verified yet is nobody's to use.
-    let locatable = image.status == Status::Active || admin;
-    if settings.show_image_direct_url
-        && locatable
-        && let Some(best) = best(image, settings)
-    {
-        object.insert("direct_url".into(), json!(best.url));
-    }
-    if settings.show_multiple_locations {
-        let locations: Vec<Value> = if locatable { image.locations.iter().map(location).collect() } else { Vec::new() };
-        object.insert("locations".into(), json!(locations));
-    }
-    if !image.locations.is_empty() {
-        let stores: Vec<&str> = image.locations.iter().map(|location| location.store.as_str()).collect();
-        object.insert("stores".into(), json!(stores.join(",")));
-    }
+    write(&MEMBERS, image, &View { settings, admin }, &mut object);
     Value::Object(object)
+}
+
+fn some(value: impl serde::Serialize) -> Option<Value> {
+    serde_json::to_value(value).ok()
+}
+
+fn content<'i, V>(image: &'i Image, of: impl FnOnce(&'i Content) -> Option<V>) -> Option<V> {
+    image.content.as_ref().and_then(of)
+}
+
+/// Whoever knows where the data of a deactivated image is could clone it all the same, and data that has not been
+/// verified yet is nobody's to use.
+fn locatable(image: &Image, view: &View<'_>) -> bool {
+    image.status == Status::Active || view.admin
 }
 
 /// The location in the store of the largest weight, the first of several.
@@ -75,4 +131,44 @@ pub(in crate::api) fn location(location: &Location) -> Value {
     let mut metadata = location.metadata.clone();
     metadata.insert("store".into(), json!(location.store));
     json!({"url": location.url, "metadata": metadata})
+}
+
+fn status_names(_: &Settings) -> Value {
+    let names = Status::ALL.into_iter().map(Status::as_str).chain(FOREIGN_STATES);
+    json!({"type": "string", "enum": names.collect::<Vec<_>>()})
+}
+
+fn visibility_names(_: &Settings) -> Value {
+    json!({"type": "string", "enum": Visibility::ALL.map(Visibility::as_str)})
+}
+
+fn one_of_or_null(names: &[String]) -> Value {
+    let names: Vec<Option<&str>> = std::iter::once(None).chain(names.iter().map(|name| Some(name.as_str()))).collect();
+    json!({"type": ["null", "string"], "enum": names})
+}
+
+fn locations_schema(_: &Settings) -> Value {
+    json!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "url": {"type": "string", "maxLength": TEXT_CHARS_MAX},
+                "metadata": {"type": "object"},
+                "validation_data": {
+                    "description": "What the data must be: for a queued image it becomes so, for others it must be so already.",
+                    "type": "object",
+                    "writeOnly": true,
+                    "additionalProperties": false,
+                    "properties": {
+                        "checksum": {"type": "string", "minLength": 32, "maxLength": 32},
+                        "os_hash_algo": {"type": "string", "maxLength": 64},
+                        "os_hash_value": {"type": "string", "maxLength": 128},
+                    },
+                    "required": ["os_hash_algo", "os_hash_value"],
+                },
+            },
+            "required": ["url", "metadata"],
+        },
+    })
 }

@@ -43,3 +43,20 @@ pub(crate) fn eventually(what: &str, seconds: u64, mut condition: impl FnMut() -
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
+
+/// A file of the folder `shared`, which some machines have beside the repository. Where it is missing, the
+/// test counts as skipped.
+pub(crate) fn shared(file: &str) -> Option<std::path::PathBuf> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(file);
+    if path.exists() {
+        return Some(path);
+    }
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("{test}: no ../shared\n");
+    if let Some(list) = std::env::var_os("ROCKPOOL_TEST_SKIPPED") {
+        use std::io::Write as _;
+        std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap().write_all(line.as_bytes()).unwrap();
+    }
+    eprint!("skipped {line}");
+    None
+}
