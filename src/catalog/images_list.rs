@@ -20,10 +20,6 @@ use crate::domain::query::{
     VisibilityFilter,
 };
 
-/// Statements with at most this many filters are kept prepared. More would let a client fill the
-/// memory of every connection with statements that nobody asks for again.
-const PREPARED_FILTERS_MAX: usize = 1;
-
 /// Parameters of a statement under construction.
 #[derive(Default)]
 struct Params(Vec<Box<dyn ToSql + Sync + Send>>);
@@ -54,7 +50,8 @@ impl Catalog {
         };
         let order = order(&query.sort);
         let limit = params.bind(i64::try_from(query.limit).unwrap_or(i64::MAX), "limit");
-        let hidden = params.bind(query.hidden, "hidden");
+        // Written out: an index over the few hidden images is of use only to who asks for them.
+        let hidden = if query.hidden { "i.hidden" } else { "NOT i.hidden" };
         let keys = query.sort.iter().map(|(key, _)| expression(*key)).collect::<Vec<_>>();
         let columns = keys.iter().enumerate().map(|(n, key)| format!("{key} AS k{n}")).collect::<Vec<_>>().join(", ");
         let outer = query
@@ -67,15 +64,20 @@ impl Catalog {
         let union = arms
             .iter()
             .map(|arm| {
-                format!("(SELECT i.id AS page_id, {columns} FROM images i WHERE {arm} AND i.status <> 'deleted' AND i.hidden = {hidden}{filters}{after} ORDER BY {order} LIMIT {limit})")
+                format!("(SELECT i.id AS page_id, {columns} FROM images i WHERE {arm} AND i.status <> 'deleted' AND {hidden}{filters}{after} ORDER BY {order} LIMIT {limit})")
             })
             .collect::<Vec<_>>()
             .join("\n  UNION ALL ");
+        // By the limit within it, the second look at each image is one of its key, even where Postgres plans for a
+        // page of any length and takes that for a tenth of the table.
         let sql = format!(
-            "-- images_list\nSELECT {COLUMNS} FROM (SELECT * FROM (\n  {union}\n) arms ORDER BY {outer} LIMIT {limit}) page JOIN images i ON i.id = page_id ORDER BY {outer}"
+            "-- images_list\nSELECT image.* FROM (SELECT * FROM (\n  {union}\n) arms ORDER BY {outer} LIMIT {limit}) page\n\
+             CROSS JOIN LATERAL (SELECT {COLUMNS} FROM images i WHERE i.id = page_id LIMIT 1) image ORDER BY {outer}"
         );
         let params: Vec<Param<'_>> = params.0.iter().map(|value| &**value as Param<'_>).collect();
-        let prepared = query.filters.len() <= PREPARED_FILTERS_MAX && query.sort.len() <= 3;
+        // Only plain pages are kept prepared. Which plan is good for a filter depends on its value: a tag that every
+        // image has, or none. And clients could fill the memory of every connection with statements of their own.
+        let prepared = query.filters.is_empty() && query.sort.len() <= 3;
         let rows = self.read("images_list", &sql, &params, prepared).await?;
         rows.iter().map(Image::try_from).collect::<Result<Vec<_>, _>>().map(Some)
     }
@@ -155,7 +157,14 @@ fn filters(query: &ImageQuery, params: &mut Params) -> String {
                 format!("{} = ANY({})", text_column(*field), params.bind(values.clone(), "text"))
             }
             Filter::Number(field, comparison, number) => {
-                format!("{} {} {}", number_column(*field), operator(*comparison), params.bind(*number, "number"))
+                let number = params.bind(*number, "number");
+                let condition = format!("{} {} {number}::bigint", number_column(*field), operator(*comparison));
+                // A missing size sorts as 0, but is not found as such.
+                if *field == NumberField::Size {
+                    format!("i.size_bytes IS NOT NULL AND {condition}")
+                } else {
+                    condition
+                }
             }
             Filter::Time(field, comparison, moment) => {
                 let column = match field {
@@ -165,7 +174,7 @@ fn filters(query: &ImageQuery, params: &mut Params) -> String {
                 // The API shows whole seconds, so that is what a client compares with.
                 format!("date_trunc('second', {column}) {} {}", operator(*comparison), params.bind(*moment, "moment"))
             }
-            Filter::Protected(flag) => format!("i.protected = {}", params.bind(*flag, "protected")),
+            Filter::Protected(flag) => (if *flag { "i.protected" } else { "NOT i.protected" }).to_owned(),
             Filter::Tag(tag) => format!(
                 "EXISTS (SELECT FROM image_tags t WHERE t.image_id = i.id AND t.value = {})",
                 params.bind(tag.clone(), "tag")
@@ -251,11 +260,11 @@ fn expression(key: SortKey) -> &'static str {
 
 fn text_column(field: TextField) -> &'static str {
     match field {
-        // The expression of the indexes; an image without a name is found by the empty one.
+        // The expressions of the indexes; an image without a name is found by the empty one.
         TextField::Name => "coalesce(i.name, '')",
         TextField::Status => "i.status",
-        TextField::ContainerFormat => "i.container_format",
-        TextField::DiskFormat => "i.disk_format",
+        TextField::ContainerFormat => "coalesce(i.container_format, '')",
+        TextField::DiskFormat => "coalesce(i.disk_format, '')",
         TextField::Owner => "i.owner",
         TextField::Checksum => "i.checksum",
         TextField::OsHashAlgo => "i.os_hash_algo",
@@ -265,10 +274,10 @@ fn text_column(field: TextField) -> &'static str {
 
 fn number_column(field: NumberField) -> &'static str {
     match field {
-        NumberField::Size => "i.size_bytes",
+        NumberField::Size => "coalesce(i.size_bytes, 0)",
         NumberField::VirtualSize => "i.virtual_size_bytes",
-        NumberField::MinDisk => "i.min_disk_gib::bigint",
-        NumberField::MinRam => "i.min_ram_mib::bigint",
+        NumberField::MinDisk => "i.min_disk_gib",
+        NumberField::MinRam => "i.min_ram_mib",
     }
 }
 

@@ -4,8 +4,11 @@
 use super::{Catalog, Error};
 
 /// `(version, SQL)`, oldest first; a migration that has been released never changes.
-const MIGRATIONS: &[(i32, &str)] =
-    &[(1, include_str!("migrations/0001_images.sql")), (3, include_str!("migrations/0003_locations.sql"))];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (1, include_str!("migrations/0001_images.sql")),
+    (3, include_str!("migrations/0003_locations.sql")),
+    (6, include_str!("migrations/0006_list_indexes.sql")),
+];
 
 /// The version that this program needs.
 pub const SCHEMA_VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;

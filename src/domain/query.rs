@@ -354,6 +354,9 @@ fn sort_order(
                 };
                 order.push((SortKey::parse(key)?, direction));
             }
+            if let [(_, only)] = order[..] {
+                default = only;
+            }
         }
         None => {
             if directions.len() > 1 && directions.len() != keys.len() {
@@ -543,6 +546,7 @@ mod tests {
         let query = parse("limit=200&sort_key=name&sort_dir=asc").unwrap();
         assert_eq!(query.sort[0], (SortKey::Name, Direction::Ascending));
         assert_eq!(query.sort[2], (SortKey::Id, Direction::Ascending));
+        assert_eq!(parse("sort=status:asc").unwrap().sort[2], (SortKey::Id, Direction::Ascending));
         assert_eq!(parse("limit=5000").unwrap().limit, 1000);
         assert_eq!(parse("limit=0").unwrap().limit, 0);
         let query = parse("sort=name:asc,size&tag=a&tag=b&name=in:a,%22b,c%22&size_min=1&os_distro=debian").unwrap();

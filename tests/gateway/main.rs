@@ -21,6 +21,7 @@ mod layers;
 mod lifecycle;
 mod list;
 mod patch;
+mod plans;
 mod races;
 mod schemas;
 mod show;
