@@ -16,6 +16,7 @@ use crate::domain::custom::CustomProperties;
 use crate::domain::image::Formats;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
+use crate::identity::limits::Limits;
 use crate::identity::local::Local;
 use crate::identity::{Identity, Mode, keystone};
 use crate::{api, catalog, identity, service, store};
@@ -185,6 +186,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// `[identity]`
     pub identity: Arc<Identity>,
+    /// `[limits]`
+    pub limits: Limits,
     /// Algorithm that `images.hashing_algorithm` names.
     pub hashing_algorithm: Option<HashAlgorithm>,
     /// Store that `images.default_store` names, or the only one.
@@ -223,10 +226,11 @@ impl Config {
         let images: Option<Images> = section(&mut document, "images", true, &mut problems);
         let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
         let identity = identity(&mut document, &mut problems);
+        let limits: Option<identity::limits::Config> = section(&mut document, "limits", true, &mut problems);
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, identity"
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, identity, limits"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -235,6 +239,7 @@ impl Config {
         for (name, store) in &stores {
             problems.extend(store.problems(name));
         }
+        let limits = limits.and_then(|config| Limits::new(&config).map_err(|found| problems.extend(found)).ok());
         if let Some(server) = &server {
             problems.extend(server_problems(server));
         }
@@ -260,23 +265,29 @@ impl Config {
                 }
             }
         }
-        match (server, log, catalog, images, jobs, identity, default_store) {
-            (Some(server), Some(log), Some(catalog), Some(images), Some(jobs), Some(identity), Some(default_store))
-                if problems.is_empty() =>
-            {
-                Ok(Self {
-                    server,
-                    log,
-                    catalog,
-                    stores,
-                    images,
-                    jobs,
-                    identity,
-                    hashing_algorithm,
-                    default_store,
-                    custom_properties,
-                })
-            }
+        match (server, log, catalog, images, jobs, identity, limits, default_store) {
+            (
+                Some(server),
+                Some(log),
+                Some(catalog),
+                Some(images),
+                Some(jobs),
+                Some(identity),
+                Some(limits),
+                Some(default_store),
+            ) if problems.is_empty() => Ok(Self {
+                server,
+                log,
+                catalog,
+                stores,
+                images,
+                jobs,
+                identity,
+                limits,
+                hashing_algorithm,
+                default_store,
+                custom_properties,
+            }),
             _ => Err(problems),
         }
     }
@@ -361,9 +372,10 @@ fn read<T: DeserializeOwned>(mut table: Table, name: &str, problems: &mut Vec<St
                 let quoted = |after: &str| {
                     text.split_once(after).and_then(|(_, rest)| rest.split('`').next()).map(str::to_owned)
                 };
-                let culprit = quoted("unknown field `").or_else(|| {
-                    quoted("in `").map(|path| path.split(['.', '[']).next().unwrap_or_default().to_owned())
-                });
+                // What is wrong deeper down goes with the whole of what it is in.
+                let culprit = quoted("in `")
+                    .map(|path| path.split(['.', '[']).next().unwrap_or_default().to_owned())
+                    .or_else(|| quoted("unknown field `"));
                 let missing_by_us = text.starts_with("missing field") && problems.len() > before;
                 if !missing_by_us {
                     problems.push(format!("[{name}]: {}", text.replace('\n', " ")));
@@ -563,6 +575,8 @@ mod tests {
         sections.insert("keystone".into());
         assert_eq!(keys(&["identity"]), sections);
         assert_eq!(keys(&["identity", "keystone"]), fields::<identity::keystone::Config>());
+        assert_eq!(keys(&["limits"]), fields::<identity::limits::Config>());
+        assert_eq!(keys(&["limits", "default"]), fields::<identity::limits::Numbers>());
         assert_eq!(keys(&["identity", "users"]), fields::<identity::local::User>());
         assert_eq!(keys(&["identity", "projects"]), fields::<identity::local::Project>());
         assert_eq!(keys(&["identity", "tokens"]), fields::<identity::local::Token>());

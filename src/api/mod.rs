@@ -83,6 +83,7 @@ fn v2_routes() -> Routes {
         .route("/cache/prune", post(v2::cache::prune))
         .route("/info/stores", get(v2::stores::info))
         .route("/info/stores/detail", get(v2::stores::detail))
+        .route("/info/usage", get(v2::usage::show).or_missing())
         .route("/schemas/image", get(schemas::image))
         .route("/schemas/images", get(schemas::images))
 }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 
 use super::AppState;
-use super::error::Problem;
+use super::error::{self, Problem};
 
 /// Methods in the order in which the reference's `Allow` names them.
 const ORDER: [&str; 6] = ["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -38,6 +38,8 @@ impl Routes {
 pub(super) struct Methods {
     router: MethodRouter<AppState>,
     names: Vec<&'static str>,
+    /// To every other method nothing is there at all.
+    missing: bool,
 }
 
 /// Declares what a line of the route table begins with.
@@ -45,7 +47,7 @@ macro_rules! begin {
     ($($method:ident)*) => {
         $(
             pub(super) fn $method<H: Handler<T, AppState>, T: 'static>(handler: H) -> Methods {
-                Methods { router: MethodRouter::new(), names: Vec::new() }.$method(handler)
+                Methods { router: MethodRouter::new(), names: Vec::new(), missing: false }.$method(handler)
             }
         )*
     };
@@ -71,10 +73,19 @@ macro_rules! go_on {
 go_on! { get GET head HEAD post POST put PUT patch PATCH delete DELETE }
 
 impl Methods {
+    /// Answers 404 to every other method, as the reference does at some paths.
+    pub(super) fn or_missing(mut self) -> Self {
+        self.missing = true;
+        self
+    }
+
     fn into_router(mut self) -> MethodRouter<AppState> {
         self.names.sort_by_key(|name| ORDER.iter().position(|known| known == name));
         let allow = HeaderValue::from_str(&self.names.join(", ")).ok();
-        let refuse = move |method: Method| async move { refuse(&method, allow) };
+        let missing = self.missing;
+        let refuse = move |method: Method| async move {
+            if missing { error::not_found(method).await.into_response() } else { refuse(&method, allow) }
+        };
         let router = self.router.fallback(refuse.clone());
         // HEAD is no verb of the Image API, although the library serves it wherever it serves GET.
         if self.names.contains(&"HEAD") { router } else { router.head(refuse) }

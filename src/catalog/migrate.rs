@@ -7,6 +7,7 @@ use super::{Catalog, Error};
 const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("migrations/0001_images.sql")),
     (3, include_str!("migrations/0003_locations.sql")),
+    (5, include_str!("migrations/0005_quotas.sql")),
     (6, include_str!("migrations/0006_list_indexes.sql")),
 ];
 

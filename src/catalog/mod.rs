@@ -14,6 +14,7 @@ mod images_list;
 mod migrate;
 mod queue;
 mod tx;
+mod usage;
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use tokio_postgres::{NoTls, Row};
 pub use config::{Config, Tls};
 pub use error::Error;
 pub use migrate::{SCHEMA_VERSION, SchemaState};
-pub use queue::{Job, JobKind, Lease, NewJob};
+pub use queue::{Charge, Job, JobKind, Lease, NewJob};
 pub use tx::Tx;
 
 use connect::OneByOne;

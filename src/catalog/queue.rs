@@ -79,6 +79,18 @@ pub struct NewJob<'a> {
     pub owner: Option<&'a str>,
     /// How long the first lease lasts.
     pub lease: Duration,
+    /// What it uses of a project's room.
+    pub charge: Option<Charge<'a>>,
+}
+
+/// Room that a job uses in the name of a project while it writes, commits or retires data; given back by
+/// every way in which that ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge<'a> {
+    /// The project: the image's owner.
+    pub project: &'a str,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 fn job(row: &Row) -> Result<Job, Error> {
@@ -102,6 +114,11 @@ fn job(row: &Row) -> Result<Job, Error> {
     })
 }
 
+/// More than Postgres can count is more than any limit allows.
+fn bigint(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 impl Tx {
     /// Records a job.
     ///
@@ -109,8 +126,9 @@ impl Tx {
     /// [`Error::Exists`] when another upload of the image is under way.
     pub async fn enqueue(&self, job: &NewJob<'_>) -> Result<Lease, Error> {
         let sql = "-- job_insert\n\
-            INSERT INTO jobs (id, kind, image_id, state, payload, lease_owner, lease_expires_at)\n\
-            VALUES ($1 /* id */, $2 /* kind */, $3 /* image_id */, $4 /* state */, $5 /* payload */, $6 /* lease_owner */, now() + make_interval(secs => $7 /* lease_s */))";
+            INSERT INTO jobs (id, kind, image_id, state, payload, lease_owner, lease_expires_at, charged_to, charged_bytes)\n\
+            VALUES ($1 /* id */, $2 /* kind */, $3 /* image_id */, $4 /* state */, $5 /* payload */, $6 /* lease_owner */, now() + make_interval(secs => $7 /* lease_s */),\n\
+              $8 /* charged_to */, $9 /* charged_bytes */)";
         self.execute(
             sql,
             &[
@@ -121,6 +139,8 @@ impl Tx {
                 job.payload,
                 &job.owner,
                 &job.lease.as_secs_f64(),
+                &job.charge.map(|charge| charge.project),
+                &job.charge.map_or(0, |charge| bigint(charge.bytes)),
             ],
         )
         .await?;
@@ -142,6 +162,7 @@ impl Tx {
             payload: &payload,
             owner: None,
             lease: Duration::ZERO,
+            charge: None,
         };
         self.enqueue(&job).await.map(drop)
     }
@@ -155,6 +176,15 @@ impl Tx {
             UPDATE jobs SET state = $3 /* state */, payload = $4 /* payload */\n\
             WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */";
         Ok(self.execute(sql, &[&lease.job, &lease.token, &state, payload]).await? == 1)
+    }
+
+    /// Sets what an upload has reserved. `false`: the lease is lost.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn charge_job(&self, lease: Lease, bytes: u64) -> Result<bool, Error> {
+        let sql = "-- job_charge\nUPDATE jobs SET charged_bytes = $3 /* charged_bytes */ WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */";
+        Ok(self.execute(sql, &[&lease.job, &lease.token, &bigint(bytes)]).await? == 1)
     }
 
     /// Moves an image whose upload holds `lease` back to where the upload began, unless that has been done:

@@ -149,6 +149,7 @@ async fn start(config: &Config) -> Result<Gateway, String> {
         Stores::new(stores, config.default_store.clone()),
         Arc::clone(&config.identity),
         Arc::clone(&policy),
+        config.limits.clone(),
         config.service(gateway),
         config.server.transfers_max,
     );

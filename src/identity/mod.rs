@@ -2,6 +2,7 @@
 
 mod caller;
 pub mod keystone;
+pub mod limits;
 pub mod local;
 pub mod policy;
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Error, Services};
 use crate::domain::id::ImageId;
 use crate::domain::image::{Attributes, Image, Visibility, check_writable};
+use crate::domain::limits::Resource;
 use crate::domain::status::Status;
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
@@ -14,7 +15,7 @@ impl Services {
     ///
     /// # Errors
     /// [`Error::Invalid`] and [`Error::Forbidden`] naming the member; [`Error::Conflict`] for an id that
-    /// is or ever was in use.
+    /// is or ever was in use; [`Error::TooLarge`] for one image too many.
     pub async fn create(&self, caller: &Caller, body: &Map<String, Value>) -> Result<Image, Error> {
         // 1. What the caller wants.
         let mut attributes = Attributes::new(Some(caller.project_id.clone()));
@@ -52,6 +53,7 @@ impl Services {
             Visibility::Shared | Visibility::Private => {}
         }
         attributes.check_quotas(&self.settings.quotas)?;
+        let account = self.account(attributes.owner.as_deref());
         // 3. Write it down; the id is taken for ever from now on.
         let id = id.unwrap_or_else(ImageId::random);
         let tx = self.catalog.begin("image_create").await?;
@@ -72,6 +74,13 @@ impl Services {
         };
         tx.insert_image(&image).await?;
         tx.event("image.create", id, &json!({"name": image.attributes.name, "owner": image.attributes.owner})).await?;
+        // 4. Has its owner room for one more?
+        if let Some(account) = account
+            && let Err(refused) = account.admit(&tx, &[(Resource::ImageCountTotal, 1)]).await
+        {
+            tx.rollback().await?;
+            return Err(refused);
+        }
         tx.commit().await?;
         Ok(image)
     }

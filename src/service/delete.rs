@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::lease::Held;
 use super::{Error, Services};
-use crate::catalog::{self, JobKind, Lease, NewJob};
+use crate::catalog::{self, Charge, JobKind, Lease, NewJob};
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Location};
 use crate::domain::status::{DELETE, Status, UNDELETE};
@@ -105,6 +105,7 @@ impl Services {
                 payload: &json!({}),
                 owner: Some(&self.settings.gateway),
                 lease: self.settings.lease,
+                charge: charge(&image),
             };
             Some(tx.enqueue(&job).await?)
         };
@@ -190,6 +191,13 @@ impl Services {
         }
         self.purge(image.id, held, &image.locations).await
     }
+}
+
+/// What an image uses of its owner's room.
+fn charge(image: &Image) -> Option<Charge<'_>> {
+    let size_bytes = image.content.as_ref().map_or(0, |content| content.size_bytes);
+    let bytes = size_bytes.saturating_mul(image.locations.len() as u64);
+    image.attributes.owner.as_deref().map(|project| Charge { project, bytes })
 }
 
 fn taken_over() -> Error {

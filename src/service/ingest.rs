@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::digest::{self, Digest};
+use super::quota::Allowance;
 use super::zeros::{data_ranges, slice};
 use crate::domain::content::HashAlgorithm;
 use crate::store::{self, BlobWriter};
@@ -86,27 +87,33 @@ pub(super) struct Pumped {
 /// acknowledged; with one, writes may still be under way.
 ///
 /// # Errors
-/// What ended the stream, exceeded the plan or failed in the store; [`Error::Conflict`] when `stop` rings.
+/// What ended the stream, exceeded the plan or the allowance, or failed in the store; [`Error::Conflict`] when `stop` rings.
 pub(super) async fn pump(
     body: ByteStream,
     writer: &mut dyn BlobWriter,
     plan: &Plan,
+    allowance: Option<Allowance>,
     stop: &CancellationToken,
 ) -> Result<Pumped, Error> {
     tokio::select! {
         // Whatever else it waits for: a gateway that has lost its lease stops writing.
         biased;
         () = stop.cancelled() => Err(Error::Gone("The image was deleted, or taken over by another gateway, while data arrived.".into())),
-        result = run(body, writer, plan) => result,
+        result = run(body, writer, plan, allowance) => result,
     }
 }
 
-async fn run(mut body: ByteStream, writer: &mut dyn BlobWriter, plan: &Plan) -> Result<Pumped, Error> {
+async fn run(
+    mut body: ByteStream,
+    writer: &mut dyn BlobWriter,
+    plan: &Plan,
+    allowance: Option<Allowance>,
+) -> Result<Pumped, Error> {
     let checksum = plan.checksum.then(|| Digest::start(MessageDigest::md5()));
     let hash = plan.algorithm.map(|algorithm| Digest::start(digest::function(algorithm)));
     let permits = Arc::new(Semaphore::new(plan.blocks_in_flight));
     let mut writes: JoinSet<Result<(), store::Error>> = JoinSet::new();
-    let mut gather = Gather { block_bytes: writer.block_bytes(), rest: Bytes::new() };
+    let mut gather = Gather { block_bytes: writer.block_bytes(), rest: Bytes::new(), allowance };
     let mut offset: u64 = 0;
     loop {
         // 1. Memory for one more block, as soon as an earlier one is done with.
@@ -178,6 +185,8 @@ struct Gather {
     block_bytes: usize,
     /// What came with the last block and belongs to the next.
     rest: Bytes,
+    /// Room that the owner of the bytes pays for as they come.
+    allowance: Option<Allowance>,
 }
 
 impl Gather {
@@ -204,6 +213,9 @@ impl Gather {
             }
             length += piece.len();
             check_room(plan, offset + length as u64)?;
+            if let Some(allowance) = &mut self.allowance {
+                allowance.cover(offset + length as u64).await?;
+            }
             if piece.len() < PIECE_MIN_BYTES {
                 small.extend_from_slice(&piece);
             } else {

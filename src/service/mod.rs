@@ -10,12 +10,14 @@ mod health;
 mod ingest;
 mod lease;
 mod list;
+mod quota;
 mod recover;
 mod show;
 mod stores;
 mod transfer;
 mod update;
 mod upload;
+mod usage;
 mod zeros;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::domain::id::ImageId;
 use crate::domain::image::{Formats, Image};
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
+use crate::identity::limits::Limits;
 use crate::identity::policy::{Action, Target};
 use crate::identity::{Caller, Identity, Policy};
 use crate::store::Stores;
@@ -41,6 +44,7 @@ pub use ingest::{BodyError, ByteStream};
 pub use stores::StoreInfo;
 pub use transfer::Transfers;
 pub use upload::Upload;
+pub use usage::Usage;
 
 /// What the services need to know of the configuration.
 #[derive(Debug, Clone)]
@@ -75,6 +79,7 @@ pub struct Services {
     stores: Stores,
     identity: Arc<Identity>,
     policy: Arc<Policy>,
+    limits: Limits,
     settings: Settings,
     /// Tasks that must not be cut off when the process stops.
     tasks: TaskTracker,
@@ -91,6 +96,7 @@ impl Services {
         stores: Stores,
         identity: Arc<Identity>,
         policy: Arc<Policy>,
+        limits: Limits,
         settings: Settings,
         transfers_max: usize,
     ) -> Arc<Self> {
@@ -99,6 +105,7 @@ impl Services {
             stores,
             identity,
             policy,
+            limits,
             settings,
             tasks: TaskTracker::new(),
             transfers: Transfers::new(transfers_max),

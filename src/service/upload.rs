@@ -21,11 +21,13 @@ use uuid::Uuid;
 
 use super::ingest::{ByteStream, Plan, Pumped, pump};
 use super::lease::Held;
+use super::quota::{Account, Allowance};
 use super::transfer::Transfer;
 use super::{Error, Services};
-use crate::catalog::{self, JobKind, Lease, NewJob};
+use crate::catalog::{self, Charge, JobKind, Lease, NewJob};
 use crate::domain::content::Content;
 use crate::domain::image::{Image, Location};
+use crate::domain::limits::Resource;
 use crate::domain::status::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, Status};
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
@@ -82,21 +84,37 @@ impl Services {
                 self.settings.image_size_cap_bytes
             )));
         }
+        let account = self.account(image.attributes.owner.as_deref());
         let transfer = self.transfers.begin()?;
-        // 2. Intent.
+        // 2. Intent, and room for the bytes.
         let attempt = Attempt { image: image.id, id: Uuid::new_v4() };
         // Beginning is a change of the record itself.
         let progress = Progress { store: store.name().to_owned(), version: image.version + 1, content: None };
-        let lease = self.begin_upload(attempt, &progress).await?;
+        let charge = image
+            .attributes
+            .owner
+            .as_deref()
+            .map(|project| Charge { project, bytes: upload.declared_bytes.unwrap_or(0) });
+        let lease = self.begin_upload(attempt, &progress, charge, account.as_ref()).await?;
+        let allowance = match (upload.declared_bytes, account) {
+            (None, Some(account)) => Allowance::new(&self.catalog, account, lease),
+            (Some(_), _) | (None, None) => None,
+        };
         // 3. The rest runs to its end even if this request is dropped: the client's going away shows in
         //    the body, and is undone like any other failure.
         let services = Arc::clone(self);
-        let work = async move { services.run_upload(attempt, lease, progress, &image, upload, transfer).await };
+        let work = async move { services.run_upload(lease, progress, &image, upload, allowance, transfer).await };
         let task = self.tasks.spawn(work.in_current_span());
         task.await.map_err(|panic| Error::Internal(format!("the upload task panicked: {panic}")))?
     }
 
-    async fn begin_upload(&self, attempt: Attempt, progress: &Progress) -> Result<Lease, Error> {
+    async fn begin_upload(
+        &self,
+        attempt: Attempt,
+        progress: &Progress,
+        charge: Option<Charge<'_>>,
+        account: Option<&Account>,
+    ) -> Result<Lease, Error> {
         let taken =
             || Error::Conflict(format!("Image {} is not queued any more: another upload was faster.", attempt.image));
         let payload = json!(progress);
@@ -108,6 +126,7 @@ impl Services {
             payload: &payload,
             owner: Some(&self.settings.gateway),
             lease: self.settings.lease,
+            charge,
         };
         let tx = self.catalog.begin("upload_begin").await?;
         if !tx.transition(attempt.image, &BEGIN_UPLOAD).await? {
@@ -119,24 +138,33 @@ impl Services {
             other => other?,
         };
         tx.event("image.prepare", attempt.image, &json!({"store": progress.store})).await?;
+        if let Some(account) = account {
+            let bytes = charge.map_or(0, |charge| charge.bytes);
+            let asked = [(Resource::ImageSizeTotal, bytes), (Resource::ImageCountUploading, 1)];
+            if let Err(refused) = account.admit(&tx, &asked).await {
+                tx.rollback().await?;
+                return Err(refused);
+            }
+        }
         tx.commit().await?;
         Ok(lease)
     }
 
     async fn run_upload(
         &self,
-        attempt: Attempt,
         lease: Lease,
         mut progress: Progress,
         image: &Image,
         upload: Upload,
+        allowance: Option<Allowance>,
         transfer: Transfer,
     ) -> Result<(), Error> {
+        let attempt = Attempt { image: image.id, id: lease.job };
         let store = Arc::clone(self.stores.get(Some(&progress.store))?);
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
         let begun = Instant::now();
         // 4. Bytes, sealed.
-        match self.receive(image, attempt, &store, upload, &held).await {
+        match self.receive(image, attempt, &store, upload, allowance, &held).await {
             Ok(content) => progress.content = Some(content),
             Err(failure) => {
                 self.undo_upload(attempt, held.lease, store.as_ref()).await;
@@ -160,6 +188,7 @@ impl Services {
         attempt: Attempt,
         store: &Arc<dyn Store>,
         upload: Upload,
+        allowance: Option<Allowance>,
         held: &Held,
     ) -> Result<Content, Error> {
         let plan = Plan {
@@ -170,7 +199,7 @@ impl Services {
             cap_bytes: self.settings.image_size_cap_bytes,
         };
         let mut writer = store.create(attempt, upload.declared_bytes).await?;
-        let pumped = match pump(upload.body, writer.as_mut(), &plan, held.lost()).await {
+        let pumped = match pump(upload.body, writer.as_mut(), &plan, allowance, held.lost()).await {
             Ok(pumped) => pumped,
             Err(failure) => {
                 writer.abandon().await;

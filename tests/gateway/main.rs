@@ -22,6 +22,7 @@ mod lifecycle;
 mod list;
 mod patch;
 mod plans;
+mod quotas;
 mod races;
 mod schemas;
 mod show;

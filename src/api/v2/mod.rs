@@ -4,3 +4,4 @@ pub(super) mod cache;
 pub(super) mod data;
 pub(super) mod images;
 pub(super) mod stores;
+pub(super) mod usage;

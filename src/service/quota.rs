@@ -1,0 +1,108 @@
+//! What the owner of an image may use, and holding to it although many ask at once, at several gateways.
+//!
+//! A transaction writes what it wants first, a record or the reservation of an upload, and looks last: under a lock on
+//! the project, so that of two that ask for the last room one sees the other. What an upload has reserved belongs to
+//! its job, and ends with the job's state: there is nothing to give back.
+
+use std::time::Duration;
+
+use super::{Error, Services};
+use crate::catalog::{Catalog, Lease, Tx};
+use crate::domain::limits::{ProjectLimits, Resource};
+
+/// How much is reserved ahead of a stream of unknown length at least, in bytes.
+const STEP_BYTES_MIN: u64 = 1 << 20;
+/// The same, as a part of what has arrived: the steps grow with the stream, and others lose little room to it.
+const STEP_SHARE: u64 = 16;
+/// Pause between two tries to reserve more while the catalog does not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+
+/// A project with what it may use.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    project: String,
+    limits: ProjectLimits,
+}
+
+impl Services {
+    /// The account that an image of `owner` is charged to; `None`: nobody counts. To be looked up before a
+    /// transaction begins.
+    pub(super) fn account(&self, owner: Option<&str>) -> Option<Account> {
+        let project = owner?;
+        self.limits.of(project).map(|limits| Account { project: project.to_owned(), limits })
+    }
+}
+
+impl Account {
+    /// Refuses what `tx` has written if that exceeds a limit: so much of each resource. Nothing may be written
+    /// after it; the caller rolls back what was refused.
+    pub(super) async fn admit(&self, tx: &Tx, asked: &[(Resource, u64)]) -> Result<(), Error> {
+        let limited = asked.iter().filter(|(resource, _)| self.limits.maximum(*resource).is_some());
+        let (resources, amounts): (Vec<Resource>, Vec<u64>) = limited.copied().unzip();
+        if resources.is_empty() {
+            return Ok(());
+        }
+        tx.lock_project(&self.project).await?;
+        let used = tx.usage(&self.project, &resources).await?;
+        for ((resource, asked), used) in resources.into_iter().zip(amounts).zip(used) {
+            self.limits.check(&self.project, resource, used, asked)?;
+        }
+        Ok(())
+    }
+}
+
+/// Room for an upload of unknown length, reserved a step ahead of the bytes.
+pub(super) struct Allowance {
+    catalog: Catalog,
+    account: Account,
+    maximum_bytes: u64,
+    lease: Lease,
+    reserved_bytes: u64,
+}
+
+impl Allowance {
+    /// For the upload whose job holds `lease` and has reserved nothing; `None`: its length is nobody's business.
+    pub(super) fn new(catalog: &Catalog, account: Account, lease: Lease) -> Option<Self> {
+        let maximum_bytes = account.limits.maximum(Resource::ImageSizeTotal)?;
+        Some(Self { catalog: catalog.clone(), account, maximum_bytes, lease, reserved_bytes: 0 })
+    }
+
+    /// Makes sure that `size_bytes` are reserved. While the catalog does not answer it waits: whoever keeps the
+    /// lease ends that.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when the project has no room for them.
+    pub(super) async fn cover(&mut self, size_bytes: u64) -> Result<(), Error> {
+        while size_bytes > self.reserved_bytes {
+            match self.reserve(size_bytes).await {
+                Ok(reserved_bytes) => self.reserved_bytes = reserved_bytes,
+                Err(Error::Unavailable(_)) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reserves `size_bytes` and, as far as there is room, a step more. May be repeated: it sets a sum.
+    async fn reserve(&self, size_bytes: u64) -> Result<u64, Error> {
+        let (project, limits) = (&self.account.project, &self.account.limits);
+        let tx = self.catalog.begin("upload_reserve").await?;
+        tx.lock_project(project).await?;
+        if !tx.charge_job(self.lease, size_bytes).await? {
+            tx.rollback().await?;
+            return Err(Error::Gone("The upload was taken over by another gateway.".into()));
+        }
+        let used = tx.usage(project, &[Resource::ImageSizeTotal]).await?.first().copied().unwrap_or(0);
+        let asked = size_bytes - self.reserved_bytes;
+        if let Err(refused) = limits.check(project, Resource::ImageSizeTotal, used, asked) {
+            tx.rollback().await?;
+            return Err(refused.into());
+        }
+        // Half of what is left stays for others, who may need less than this upload reserves.
+        let step = STEP_BYTES_MIN.max(size_bytes / STEP_SHARE).min(self.maximum_bytes.saturating_sub(used) / 2);
+        let reserved_bytes = size_bytes + step;
+        tx.charge_job(self.lease, reserved_bytes).await?;
+        tx.commit().await?;
+        Ok(reserved_bytes)
+    }
+}
