@@ -113,7 +113,7 @@ pub(super) async fn authenticate(State(state): State<AppState>, mut request: Req
             return response;
         }
         Err(Unidentified::Forbidden(why)) => return Problem::new(StatusCode::FORBIDDEN, why).into_response(),
-        Err(Unidentified::Unavailable(why)) => return Problem::from(Error::Unavailable(why)).into_response(),
+        Err(Unidentified::Unavailable(why)) => return Problem::from(Error::from(why)).into_response(),
     };
     if let Some(log) = request.extensions().get::<RequestLog>() {
         log.caller(&identified);
@@ -140,7 +140,8 @@ async fn identify(
         path: extensions.get::<OriginalUri>().map_or("", |uri| uri.path()),
         request_id: extensions.get::<RequestLog>().map(RequestLog::request_id),
     };
-    state.identity.identify(tokens).await
+    let caller = state.identity.identify(tokens).await?;
+    Ok(Caller { request_id: tokens.request_id.map(str::to_owned), ..caller })
 }
 
 /// A token, without white space around it. Within one there is none, and nothing that cannot be seen.

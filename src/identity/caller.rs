@@ -20,6 +20,8 @@ pub struct Caller {
     pub roles: BTreeSet<String>,
     /// Roles of the service that passes the request on, in lower case; empty without a service token.
     pub service_roles: BTreeSet<String>,
+    /// Id of the request, for the log of whoever is asked on the caller's behalf.
+    pub request_id: Option<String>,
     /// Whether the caller administers the cloud: the rule `context_is_admin` says so.
     pub admin: bool,
 }

@@ -71,10 +71,15 @@ pub enum Unidentified {
     /// The token is good, but not for this service or this request: 403 with this sentence.
     #[error("{0}")]
     Forbidden(String),
-    /// The identity service does not answer: 503; the text is for the log.
-    #[error("{0}")]
-    Unavailable(String),
+    /// Nobody can say: 503.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
+
+/// The identity service does not answer, or does not work. The text is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(String);
 
 impl Identity {
     /// Finds out whose token that is. [`Caller::admin`] is left for the policy to decide.
@@ -93,6 +98,22 @@ impl Identity {
                 Ok(caller)
             }
             Self::Keystone(keystone) => keystone.identify(tokens).await,
+        }
+    }
+
+    /// What Keystone's unified limits let a project have of this service; `None` without Keystone. `request_id`
+    /// is [`Caller::request_id`] of whoever wants something.
+    ///
+    /// # Errors
+    /// Keystone does not answer, or does not know this service.
+    pub async fn limits(
+        &self,
+        project_id: &str,
+        request_id: Option<&str>,
+    ) -> Result<Option<keystone::Limits>, Unavailable> {
+        match self {
+            Self::Local(_) => Ok(None),
+            Self::Keystone(keystone) => keystone.limits(project_id, request_id).await.map(Some),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Why a request fails, by meaning; `api` turns it into a status.
 
 use crate::domain::Refusal;
-use crate::{catalog, store};
+use crate::{catalog, identity, store};
 
 /// Failure of a service call. Texts of the first group are for the client; those of `Unavailable` and
 /// `Internal` are for the log alone.
@@ -67,6 +67,12 @@ impl From<catalog::Error> for Error {
             | catalog::Error::Schema(_)
             | catalog::Error::Config(_) => Self::Internal(text),
         }
+    }
+}
+
+impl From<identity::Unavailable> for Error {
+    fn from(error: identity::Unavailable) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }
 

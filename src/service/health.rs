@@ -60,8 +60,10 @@ impl Services {
             match &*self.identity {
                 Identity::Local(_) => None,
                 Identity::Keystone(keystone) => Some(
-                    check("keystone".into(), false, async { keystone.probe().await.map(|()| (start.elapsed(), None)) })
-                        .await,
+                    check("keystone".into(), false, async {
+                        keystone.probe().await.map(|()| (start.elapsed(), None)).map_err(|e| e.to_string())
+                    })
+                    .await,
                 ),
             }
         };

@@ -2,8 +2,7 @@
 
 use serde::Deserialize;
 
-/// What this service is called in catalogs and access rules.
-pub(super) const SERVICE_TYPE: &str = "image";
+use super::catalog::SERVICE_TYPE;
 
 /// One kind of request that is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

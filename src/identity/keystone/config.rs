@@ -13,6 +13,28 @@ use crate::tls::Trust;
 /// Domain of users and projects that are given by name without one.
 const DEFAULT_DOMAIN: &str = "Default";
 
+/// For whom an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interface {
+    /// For everybody.
+    Public,
+    /// For services.
+    Internal,
+    /// For administrators.
+    Admin,
+}
+
+impl Interface {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Internal => "internal",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// `[identity.keystone]` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,6 +69,15 @@ pub struct Config {
     pub application_credential_secret: Option<Secret>,
     /// File that holds the secret and nothing else.
     pub application_credential_secret_file: Option<PathBuf>,
+    /// Region of this site: of the Keystone to ask, if `interface` is set, and of the limits.
+    pub region_name: Option<String>,
+    /// Which endpoint of Keystone in the catalog to ask; without it, the one at `auth_url`.
+    pub interface: Option<Interface>,
+    /// Endpoint of this service in the catalog, whose service and region the unified limits belong to. Without
+    /// it, the image service, in `region_name`.
+    pub endpoint_id: Option<String>,
+    /// How long limits are remembered, in seconds.
+    pub limits_cache_time_s: u64,
     /// PEM file of the authorities that may sign Keystone's certificate; without it, the system's.
     pub cafile: Option<PathBuf>,
     /// Whether to accept any certificate.
@@ -85,6 +116,10 @@ impl Default for Config {
             application_credential_id: None,
             application_credential_secret: None,
             application_credential_secret_file: None,
+            region_name: None,
+            interface: None,
+            endpoint_id: None,
+            limits_cache_time_s: 0,
             cafile: None,
             insecure: false,
             token_cache_time_s: 60,
@@ -101,19 +136,8 @@ impl Default for Config {
 impl Config {
     /// Base of all requests, `.../v3`.
     pub(super) fn base(&self) -> Result<String, String> {
-        let url = self.auth_url.trim_end_matches('/');
-        let parsed = url.parse::<Uri>().ok();
-        let usable = parsed.is_some_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
-        });
-        if !usable {
-            // Not repeated: somebody may have put a password into it.
-            return Err("auth_url must be a URL such as https://keystone.example.org:5000/v3".into());
-        }
-        if url.ends_with("/v2.0") {
-            return Err("auth_url names version 2.0 of the Identity API, which has gone; use .../v3".into());
-        }
-        Ok(if url.ends_with("/v3") { url.to_owned() } else { format!("{url}/v3") })
+        // Not repeated: somebody may have put a password into it.
+        with_version(&self.auth_url).map_err(|problem| format!("auth_url {problem}"))
     }
 
     /// The challenge of a 401.
@@ -183,6 +207,21 @@ impl Config {
         };
         if problems.is_empty() { Ok(Secret::new(json!({"auth": body}).to_string())) } else { Err(problems) }
     }
+}
+
+/// A URL of Keystone with `/v3` at its end.
+pub(super) fn with_version(url: &str) -> Result<String, &'static str> {
+    let url = url.trim_end_matches('/');
+    let usable = url.parse::<Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+    });
+    if !usable {
+        return Err("must be a URL such as https://keystone.example.org:5000/v3");
+    }
+    if url.ends_with("/v2.0") {
+        return Err("names version 2.0 of the Identity API, which has gone; use .../v3");
+    }
+    Ok(if url.ends_with("/v3") { url.to_owned() } else { format!("{url}/v3") })
 }
 
 /// How Keystone wants to be told of a user or a project.

@@ -1,16 +1,20 @@
 //! `[identity] mode = "keystone"`: tokens are validated by Keystone, which this service asks in its own name.
 
 mod access;
+mod catalog;
 mod client;
 mod config;
+mod limits;
 mod session;
 mod token;
 mod validate;
 
-pub use config::Config;
+pub use config::{Config, Interface};
+pub use limits::Limits;
 
-use super::{Caller, Tokens, Unidentified};
+use super::{Caller, Tokens, Unavailable, Unidentified};
 use client::{Client, Failure};
+use limits::LimitsLookup;
 use session::Session;
 use token::Validated;
 use validate::Validation;
@@ -19,6 +23,7 @@ use validate::Validation;
 pub struct Keystone {
     session: Session,
     validation: Validation,
+    limits: LimitsLookup,
     service_token_roles: std::collections::BTreeSet<String>,
     service_token_roles_required: bool,
     challenge: String,
@@ -49,8 +54,9 @@ impl Keystone {
         }
         match (base, challenge, credentials, client) {
             (Some(base), Some(challenge), Some(credentials), Some(client)) if problems.is_empty() => Ok(Self {
-                session: Session::new(client, base, credentials),
+                session: Session::new(client, base, credentials, config),
                 validation: Validation::new(config),
+                limits: LimitsLookup::new(config),
                 service_token_roles: config.service_token_roles.iter().map(|role| role.to_lowercase()).collect(),
                 service_token_roles_required: config.service_token_roles_required,
                 challenge,
@@ -102,7 +108,7 @@ impl Keystone {
         match self.validation.of(&self.session, token, allow_expired, request_id).await {
             Ok(Some(validated)) => Ok(validated),
             Ok(None) => Err(Unidentified::Invalid),
-            Err(failure) => Err(Unidentified::Unavailable(failure.to_string())),
+            Err(failure) => Err(Unavailable::from(failure).into()),
         }
     }
 
@@ -111,16 +117,23 @@ impl Keystone {
         &self.challenge
     }
 
+    /// What a project may have of this service.
+    pub(super) async fn limits(&self, project_id: &str, request_id: Option<&str>) -> Result<Limits, Unavailable> {
+        Ok(self.limits.of(&self.session, project_id, request_id).await?)
+    }
+
     /// Whether Keystone answers, and takes us for whom we are.
     ///
     /// # Errors
     /// What is wrong, for operators.
-    pub async fn probe(&self) -> Result<(), String> {
-        let probe = async {
-            self.session.own(None).await?;
-            self.session.ping().await
-        };
-        probe.await.map_err(|failure: Failure| failure.to_string())
+    pub async fn probe(&self) -> Result<(), Unavailable> {
+        Ok(self.session.ping().await?)
+    }
+}
+
+impl From<Failure> for Unavailable {
+    fn from(failure: Failure) -> Self {
+        Self(failure.to_string())
     }
 }
 

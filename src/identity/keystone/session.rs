@@ -8,7 +8,9 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use super::catalog::Catalog;
 use super::client::{Answer, Client, Failure, Question};
+use super::config::{Config, Interface, with_version};
 use super::token::Lifetime;
 use crate::secret::Secret;
 
@@ -24,6 +26,10 @@ pub(super) struct Own {
     token: Secret,
     renew_at: Instant,
     expires_at: Instant,
+    /// Where Keystone is to be asked.
+    base: String,
+    /// The services of the cloud.
+    pub(super) catalog: Catalog,
 }
 
 /// Asks Keystone in our own name.
@@ -32,6 +38,8 @@ pub(super) struct Session {
     /// `.../v3`.
     base: String,
     credentials: Secret,
+    /// Interface and region of the Keystone in the catalog that is to be asked; without it, the one at `base`.
+    place: Option<(Interface, Option<String>)>,
     held: RwLock<Option<Arc<Own>>>,
     /// Held while a token is being got; remembers why there is none.
     renewal: Mutex<Option<Refused>>,
@@ -46,12 +54,21 @@ struct Refused {
 
 #[derive(Deserialize)]
 struct Issued {
-    token: Lifetime,
+    token: IssuedToken,
+}
+
+#[derive(Deserialize)]
+struct IssuedToken {
+    #[serde(flatten)]
+    lifetime: Lifetime,
+    #[serde(default)]
+    catalog: Catalog,
 }
 
 impl Session {
-    pub(super) fn new(client: Client, base: String, credentials: Secret) -> Self {
-        Self { client, base, credentials, held: RwLock::default(), renewal: Mutex::default() }
+    pub(super) fn new(client: Client, base: String, credentials: Secret, config: &Config) -> Self {
+        let place = config.interface.map(|interface| (interface, config.region_name.clone()));
+        Self { client, base, credentials, place, held: RwLock::default(), renewal: Mutex::default() }
     }
 
     /// Where Keystone is, without path below `/v3`.
@@ -91,7 +108,7 @@ impl Session {
         headers: &HeaderMap,
         request_id: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let mut question = Question::get(format!("{}{path}", self.base), request_id)
+        let mut question = Question::get(format!("{}{path}", own.base), request_id)
             .secret_header("x-auth-token", own.token.expose())?;
         question.headers.extend(headers.clone());
         self.client.ask(&question).await
@@ -99,12 +116,9 @@ impl Session {
 
     /// Asks for nothing but an answer.
     pub(super) async fn ping(&self) -> Result<(), Failure> {
-        let answer = self.client.ask(&Question::get(self.base.clone(), None)).await?;
-        if answer.status.is_success() {
-            Ok(())
-        } else {
-            Err(Failure(format!("answers {} to {}: is that where it is?", answer.status, self.base)))
-        }
+        let base = self.own(None).await?.base.clone();
+        let answer = self.client.ask(&Question::get(base, None)).await?;
+        if answer.status.is_success() { Ok(()) } else { Err(Failure(format!("answers {} to GET /v3", answer.status))) }
     }
 
     /// A token of ours that is good for a while.
@@ -169,7 +183,7 @@ impl Session {
             ));
         }
         let read = || -> Result<Own, Failure> {
-            let Issued { token: lifetime } = answer.json()?;
+            let Issued { token: IssuedToken { lifetime, catalog } } = answer.json()?;
             let token = answer
                 .headers
                 .get("x-subject-token")
@@ -178,9 +192,26 @@ impl Session {
             // Counted from its issue: our clock may differ from Keystone's.
             let life = lifetime.length();
             let expires_at = started + life;
-            Ok(Own { token: Secret::new(token), renew_at: expires_at - RENEW_BEFORE.min(life / 4), expires_at })
+            Ok(Own {
+                token: Secret::new(token),
+                renew_at: expires_at - RENEW_BEFORE.min(life / 4),
+                expires_at,
+                base: self.base_in(&catalog)?,
+                catalog,
+            })
         };
         read().map_err(|failure| (failure, PAUSE_UNAVAILABLE))
+    }
+
+    fn base_in(&self, catalog: &Catalog) -> Result<String, Failure> {
+        let Some((interface, region)) = &self.place else { return Ok(self.base.clone()) };
+        let url = catalog.url("identity", interface.as_str(), region.as_deref()).ok_or_else(|| {
+            Failure(format!(
+                "has no {} endpoint of itself in our catalog: check interface and region_name of [identity.keystone]",
+                interface.as_str()
+            ))
+        })?;
+        with_version(url).map_err(|problem| Failure(format!("has an endpoint in our catalog that {problem}")))
     }
 
     fn held(&self) -> Option<Arc<Own>> {

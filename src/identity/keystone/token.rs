@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::serde::rfc3339;
 
 use super::access::AccessRule;
+use super::catalog::{Catalog, SERVICE_TYPE};
 use crate::identity::{Caller, Unidentified};
 
 /// When a token was issued, and when it ends.
@@ -29,17 +30,6 @@ impl Lifetime {
     pub(super) fn rest(&self, now: OffsetDateTime) -> Duration {
         Duration::try_from(self.expires_at - now).unwrap_or_default()
     }
-}
-
-/// The services of a token's catalog.
-pub(super) type Catalog = Vec<Service>;
-
-/// A service of the catalog.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Service {
-    /// Such as `image`.
-    #[serde(rename = "type")]
-    pub(super) kind: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,7 +125,7 @@ impl Validated {
             scope,
             roles: token.roles.into_iter().map(|role| role.name.to_lowercase()).collect(),
             access_rules: token.application_credential.and_then(|credential| credential.access_rules),
-            has_image_service: token.catalog.iter().any(|service| service.kind == super::access::SERVICE_TYPE),
+            has_image_service: token.catalog.services_of(SERVICE_TYPE).next().is_some(),
         }
     }
 

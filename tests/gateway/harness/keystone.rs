@@ -53,6 +53,9 @@ struct State {
     tokens: Mutex<HashMap<String, Value>>,
     own: Mutex<HashSet<String>>,
     own_seconds: Mutex<i64>,
+    registered_limits: Mutex<HashMap<String, i64>>,
+    /// By project and resource.
+    limits: Mutex<HashMap<(String, String), i64>>,
     fault: Mutex<Fault>,
     asked: Mutex<Vec<Asked>>,
     /// Questions being answered, and the most that there ever were at once.
@@ -94,6 +97,8 @@ impl FakeKeystone {
             tokens: Mutex::default(),
             own: Mutex::default(),
             own_seconds: Mutex::new(3600),
+            registered_limits: Mutex::default(),
+            limits: Mutex::default(),
             fault: Mutex::new(Fault::None),
             asked: Mutex::default(),
             running: AtomicUsize::new(0),
@@ -143,6 +148,16 @@ impl FakeKeystone {
     /// How long the tokens live that gateways get for themselves from now on.
     pub(crate) fn own_tokens_live(&self, seconds: i64) {
         *self.state.own_seconds.lock().unwrap() = seconds;
+    }
+
+    /// Registers a limit of all projects, such as `image_count_total`, or changes it.
+    pub(crate) fn register_limit(&self, resource: &str, limit: i64) {
+        self.state.registered_limits.lock().unwrap().insert(resource.to_owned(), limit);
+    }
+
+    /// Gives one project another limit than all.
+    pub(crate) fn limit(&self, project: &str, resource: &str, limit: i64) {
+        self.state.limits.lock().unwrap().insert((project.to_owned(), resource.to_owned()), limit);
     }
 
     pub(crate) fn fault(&self, fault: Fault) {
@@ -252,14 +267,41 @@ impl State {
                 issued["token"]["issued_at"] = json!(now.format(&Rfc3339).unwrap());
                 issued["token"]["expires_at"] =
                     json!((now + time::Duration::seconds(seconds)).format(&Rfc3339).unwrap());
+                let endpoint = |id: &str, url: &str| json!({"id": id, "interface": "public", "region": "RegionOne", "region_id": "RegionOne", "url": url});
+                issued["token"]["catalog"] = json!([
+                    {"type": "identity", "id": "s-identity", "name": "keystone", "endpoints": [endpoint("e-identity", "http://127.0.0.1:1/v3")]},
+                    {"type": "image", "id": "s-image", "name": "glance", "endpoints": [endpoint("e-image", "http://127.0.0.1:9292")]},
+                ]);
                 self.own.lock().unwrap().insert(token.clone());
                 (201, format!("x-subject-token: {token}\r\n"), issued.to_string())
             }
+            ("GET", _)
+                if !self.own.lock().unwrap().contains(asked.headers.get("x-auth-token").map_or("", String::as_str)) =>
+            {
+                error(401)
+            }
+            ("GET", "/v3/registered_limits") => {
+                let limits = self.registered_limits.lock().unwrap();
+                let all = limits.iter().map(|(name, limit)| {
+                    json!({"id": name, "service_id": "s-image", "region_id": "RegionOne", "resource_name": name, "default_limit": limit, "description": null})
+                });
+                (
+                    200,
+                    String::new(),
+                    json!({"registered_limits": all.collect::<Vec<_>>(), "links": {"next": null}}).to_string(),
+                )
+            }
+            ("GET", "/v3/limits") => {
+                let limits = self.limits.lock().unwrap();
+                let asked_for = limits.iter().filter(|((project, _), _)| {
+                    query.split('&').any(|filter| *filter == format!("project_id={project}"))
+                });
+                let all = asked_for.map(|((project, name), limit)| {
+                    json!({"id": name, "service_id": "s-image", "region_id": "RegionOne", "project_id": project, "domain_id": null, "resource_name": name, "resource_limit": limit})
+                });
+                (200, String::new(), json!({"limits": all.collect::<Vec<_>>(), "links": {"next": null}}).to_string())
+            }
             ("GET", "/v3/auth/tokens") => {
-                let own = asked.headers.get("x-auth-token").cloned().unwrap_or_default();
-                if !self.own.lock().unwrap().contains(&own) {
-                    return error(401);
-                }
                 let subject = asked.headers.get("x-subject-token").cloned().unwrap_or_default();
                 let tokens = self.tokens.lock().unwrap();
                 let Some(body) = tokens.get(&subject) else { return error(404) };

@@ -12,7 +12,7 @@ mod wire;
 
 pub(crate) use gateway::{Gateway, Options, TAKEOVER_S, Token};
 pub(crate) use http::{Answer, Client};
-pub(crate) use keystone::{FakeKeystone, Fault, OWN_CREDENTIAL, OWN_PASSWORD, project_token};
+pub(crate) use keystone::{FakeKeystone, Fault, OWN_CREDENTIAL, OWN_PASSWORD, OWN_USER, project_token};
 pub(crate) use own::OwnServers;
 pub(crate) use proxy::Proxy;
 pub(crate) use servers::{FAR_POOL, ceph, psql, rbd, run, servers, try_rbd};
