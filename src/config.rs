@@ -119,6 +119,8 @@ pub struct Images {
     pub image_tag_quota: i64,
     /// Additional properties that are more than any text, as in Glance's `schema-image.json`.
     pub image_schema_file: Option<PathBuf>,
+    /// Most members of an image; negative: no limit.
+    pub image_member_quota: i64,
     /// Page size without `limit`.
     pub limit_param_default: usize,
     /// Largest page.
@@ -144,6 +146,7 @@ impl Default for Images {
             image_property_quota: 128,
             image_tag_quota: 128,
             image_schema_file: None,
+            image_member_quota: 128,
             limit_param_default: 25,
             api_limit_max: 1000,
             show_image_direct_url: true,
@@ -299,7 +302,11 @@ impl Config {
         service::Settings {
             gateway,
             formats: self.formats(),
-            quotas: Quotas { properties: images.image_property_quota, tags: images.image_tag_quota },
+            quotas: Quotas {
+                properties: images.image_property_quota,
+                tags: images.image_tag_quota,
+                members: images.image_member_quota,
+            },
             page_sizes: PageSizes { default: images.limit_param_default, max: images.api_limit_max },
             image_size_cap_bytes: images.image_size_cap_bytes,
             checksum: images.checksum,

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::Problem;
 use crate::domain::limits::JSON_BODY_BYTES_MAX;
@@ -98,6 +98,19 @@ pub(super) async fn json(request: Request, idle: Duration) -> Result<Value, Prob
     // serde_json refuses nesting beyond 128 levels, and a key that is given twice keeps its last value.
     serde_json::from_slice(&bytes)
         .map_err(|error| Problem::bad_request(format!("Malformed JSON in request body: {error}.")))
+}
+
+/// The body as a JSON object.
+///
+/// # Errors
+/// As [`json`]; 400 with `otherwise` for JSON that is no object.
+pub(super) async fn object(request: Request, idle: Duration, otherwise: &str) -> Result<Map<String, Value>, Problem> {
+    match json(request, idle).await? {
+        Value::Object(members) => Ok(members),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(Problem::bad_request(otherwise))
+        }
+    }
 }
 
 /// Refuses a body on a request that takes none.

@@ -6,10 +6,11 @@ use axum::http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 
 use super::AppState;
 use super::body;
-use super::error::Problem;
+use super::error::{self, Problem};
 use super::observe::RequestLog;
 use super::versions;
 use crate::identity::{Caller, Tokens, Unidentified};
@@ -43,6 +44,21 @@ pub(super) async fn refuse_while_draining(State(state): State<AppState>, request
             .into_response();
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// Refuses paths that name nothing: what is not UTF-8, and, as the reference does, what has a slash within a
+/// segment.
+pub(super) async fn check_path(request: Request, next: Next) -> Result<Response, Problem> {
+    let path = request.uri().path();
+    if path.contains('%') {
+        if percent_decode_str(path).decode_utf8().is_err() {
+            return Err(Problem::bad_request("The path is not valid UTF-8 after percent-decoding."));
+        }
+        if path.to_ascii_lowercase().contains("%2f") {
+            return Err(error::not_found(request.method().clone()).await);
+        }
+    }
+    Ok(next.run(request).await)
 }
 
 /// Refuses requests whose headers contradict themselves.

@@ -76,16 +76,27 @@ fn v2_routes() -> Routes {
         .route("/images", get(v2::images::list).post(v2::images::create))
         .route("/images/{id}", get(v2::images::show).patch(v2::images::update).delete(v2::images::delete))
         .route("/images/{id}/file", put(v2::data::upload).get(v2::data::download))
+        .route("/images/{id}/members", get(v2::members::list).post(v2::members::add))
+        .route(
+            "/images/{id}/members/{member}",
+            get(v2::members::show).put(v2::members::update).delete(v2::members::remove),
+        )
+        .route("/images/{id}/tags/{tag}", put(v2::tags::add).delete(v2::tags::remove))
+        .route("/images/{id}/actions/deactivate", post(v2::actions::deactivate))
+        .route("/images/{id}/actions/reactivate", post(v2::actions::reactivate))
         .route("/cache", get(v2::cache::list).delete(v2::cache::clear))
         .route("/cache/{id}", put(v2::cache::queue).delete(v2::cache::evict))
         .route("/cache/nodes/{id}", get(v2::cache::nodes))
         .route("/cache/clean", post(v2::cache::clean))
         .route("/cache/prune", post(v2::cache::prune))
+        .route("/info/import", get(v2::info::import))
         .route("/info/stores", get(v2::stores::info))
         .route("/info/stores/detail", get(v2::stores::detail))
         .route("/info/usage", get(v2::usage::show).or_missing())
         .route("/schemas/image", get(schemas::image))
         .route("/schemas/images", get(schemas::images))
+        .route("/schemas/member", get(schemas::member))
+        .route("/schemas/members", get(schemas::members))
 }
 
 /// What is beside the Image API, for everybody.
@@ -104,6 +115,7 @@ pub fn router(state: AppState) -> Router {
     let (v2, _) = v2_routes().into_parts();
     let v2 = v2
         .fallback(error::not_found)
+        .layer(from_fn(middleware::check_path))
         .layer(authenticate.clone())
         .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
     let (open, _) = open_routes().into_parts();

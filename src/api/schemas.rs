@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use serde_json::{Map, Value, json};
 
 use super::error::Problem;
-use super::wire::{self, image};
+use super::wire::{self, Member, image, member};
 use super::{AppState, Settings, body};
 
 /// `GET /v2/schemas/image`.
@@ -28,6 +28,32 @@ pub(super) async fn images(State(state): State<AppState>, request: Request) -> R
         },
         "links": [{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}, {"rel": "describedby", "href": "{schema}"}],
     })))
+}
+
+/// `GET /v2/schemas/member`.
+pub(super) async fn member(State(state): State<AppState>, request: Request) -> Result<Json<Value>, Problem> {
+    body::none(&request)?;
+    Ok(Json(schema("member", &member::MEMBERS, &state.settings)))
+}
+
+/// `GET /v2/schemas/members`.
+pub(super) async fn members(State(state): State<AppState>, request: Request) -> Result<Json<Value>, Problem> {
+    body::none(&request)?;
+    Ok(Json(collection("members", &schema("member", &member::MEMBERS, &state.settings))))
+}
+
+/// The schema of documents that have the members of a table, and no others.
+fn schema<T>(name: &str, table: &[Member<T>], settings: &Settings) -> Value {
+    json!({"name": name, "properties": wire::properties(table, settings)})
+}
+
+/// The schema of a collection that is not read in pages, or does not say so.
+fn collection(name: &str, item: &Value) -> Value {
+    json!({
+        "name": name,
+        "properties": {name: {"type": "array", "items": item}, "schema": {"type": "string"}},
+        "links": [{"rel": "describedby", "href": "{schema}"}],
+    })
 }
 
 fn image_schema(settings: &Settings) -> Value {

@@ -16,8 +16,7 @@ use super::{Catalog, Error, Param};
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Visibility};
 use crate::domain::query::{
-    Comparison, Direction, Filter, ImageQuery, MemberStatus, NumberField, Scope, SortKey, TextField, TimeField,
-    VisibilityFilter,
+    Comparison, Direction, Filter, ImageQuery, NumberField, Scope, SortKey, TextField, TimeField, VisibilityFilter,
 };
 
 /// Parameters of a statement under construction.
@@ -115,12 +114,8 @@ fn arms(query: &ImageQuery, scope: &Scope, params: &mut Params) -> Vec<String> {
         }
     }
     if wanted(Visibility::Shared) {
-        let status = match query.member_status {
-            MemberStatus::Pending => "AND m.status = 'pending'",
-            MemberStatus::Accepted => "AND m.status = 'accepted'",
-            MemberStatus::Rejected => "AND m.status = 'rejected'",
-            MemberStatus::All => "",
-        };
+        let status =
+            query.member_status.map_or(String::new(), |status| format!("AND m.status = '{}'", status.as_str()));
         // Images without an owner are everybody's.
         arms.push(format!(
             "i.visibility = 'shared' AND i.owner <> {project} AND i.id IN (SELECT m.image_id FROM image_members m WHERE m.member = {project} {status})"

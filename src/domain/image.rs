@@ -251,6 +251,14 @@ impl Attributes {
                 quotas.properties
             )));
         }
+        self.check_tag_quota(quotas)
+    }
+
+    /// Checks the number of tags against the configured quota.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`] naming the quota.
+    pub fn check_tag_quota(&self, quotas: &Quotas) -> Result<(), Refusal> {
         if Quotas::exceeded(quotas.tags, self.tags.len()) {
             return Err(Refusal::TooLarge(format!(
                 "The limit has been exceeded on the number of allowed image tags. Attempted: {}, Maximum: {}",
@@ -366,11 +374,19 @@ fn tags(value: &Value) -> Result<BTreeSet<String>, Refusal> {
     let mut tags = BTreeSet::new();
     for item in list {
         let tag = item.as_str().ok_or_else(|| expected("tags", item, "a list of strings"))?;
-        check_length("tags", tag)?;
-        check_text("tags", tag, false)?;
+        check_tag(tag)?;
         tags.insert(tag.to_owned());
     }
     Ok(tags)
+}
+
+/// Checks one tag.
+///
+/// # Errors
+/// [`Refusal::Invalid`].
+pub fn check_tag(tag: &str) -> Result<(), Refusal> {
+    check_length("tags", tag)?;
+    check_text("tags", tag, false)
 }
 
 fn property_value(key: &str, value: &Value, described: &CustomProperties) -> Result<String, Refusal> {

@@ -23,6 +23,8 @@ pub struct Quotas {
     pub properties: i64,
     /// Most tags; negative: no limit.
     pub tags: i64,
+    /// Most members; negative: no limit.
+    pub members: i64,
 }
 
 impl Quotas {

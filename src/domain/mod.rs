@@ -7,6 +7,7 @@ pub mod custom;
 pub mod id;
 pub mod image;
 pub mod limits;
+pub mod member;
 pub mod patch;
 pub mod query;
 pub mod range;

@@ -11,6 +11,7 @@ use super::Refusal;
 use super::id::ImageId;
 use super::image::{Visibility, check_text};
 use super::limits::{FILTERS_MAX, QUERY_BYTES_MAX};
+use super::member::MemberStatus;
 
 /// Columns that a list can be sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,19 +154,6 @@ pub enum Filter {
     Property(String, String),
 }
 
-/// Which membership of a shared image counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberStatus {
-    /// Offered, not answered.
-    Pending,
-    /// Accepted.
-    Accepted,
-    /// Rejected.
-    Rejected,
-    /// Any of them.
-    All,
-}
-
 /// Which visibilities are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VisibilityFilter {
@@ -201,8 +189,8 @@ pub struct ImageQuery {
     pub filters: Vec<Filter>,
     /// Visibilities.
     pub visibility: VisibilityFilter,
-    /// Membership status of shared images.
-    pub member_status: MemberStatus,
+    /// Which memberships put another project's shared image into the list; `None`: any.
+    pub member_status: Option<MemberStatus>,
     /// Whether hidden images are listed *instead of* the others.
     pub hidden: bool,
 }
@@ -251,7 +239,7 @@ impl ImageQuery {
             sort: Vec::new(),
             filters: Vec::new(),
             visibility: VisibilityFilter::Usual,
-            member_status: MemberStatus::Accepted,
+            member_status: Some(MemberStatus::Accepted),
             hidden: false,
         };
         let mut sort = None;
@@ -312,15 +300,14 @@ fn visibility(value: &str) -> Result<VisibilityFilter, Refusal> {
     }
 }
 
-fn member_status(value: &str) -> Result<MemberStatus, Refusal> {
+fn member_status(value: &str) -> Result<Option<MemberStatus>, Refusal> {
     match value {
-        "pending" => Ok(MemberStatus::Pending),
-        "accepted" => Ok(MemberStatus::Accepted),
-        "rejected" => Ok(MemberStatus::Rejected),
-        "all" => Ok(MemberStatus::All),
-        other => Err(Refusal::Invalid(format!(
-            "Invalid status: {other}. It must be one of the following: pending, accepted, rejected, all."
-        ))),
+        "all" => Ok(None),
+        other => MemberStatus::parse(other).map(Some).ok_or_else(|| {
+            Refusal::Invalid(format!(
+                "Invalid status: {other}. It must be one of the following: pending, accepted, rejected, all."
+            ))
+        }),
     }
 }
 

@@ -8,13 +8,17 @@
 //!     └─┼───────────────────────┘ │ delete           │ delete
 //!       │ delete                  v                  v
 //!       └───────────────────> deleted <──────────────┘
-//!                               │
-//!                               └── undelete ──> active     (only while no byte has been touched)
+//!                              ^ │
+//!         deactivate    delete │ └── undelete ──> active, deactivated
+//!   active ──────────> deactivated
+//!          <──────────
+//!          reactivate
 //! ```
 //!
 //! `deleted` is never shown: the row waits for its data to be removed and then goes too, while its id
-//! stays reserved for ever. The import states (`uploading`, `importing`) and `deactivated` join with
-//! the calls that lead to them; their names are known here because a catalog may hold them.
+//! stays reserved for ever. Undone is a deletion only while no byte has been touched, and the image is
+//! then what it was before. The import states (`uploading`, `importing`) join with the calls that lead
+//! to them; their names are known here because a catalog may hold them.
 
 use std::fmt;
 
@@ -57,8 +61,18 @@ pub const DELETE: Transition = Transition {
     from: &[Status::Queued, Status::Saving, Status::Uploading, Status::Importing, Status::Active, Status::Deactivated],
     to: Status::Deleted,
 };
-/// The data turned out to be in use before any of it was touched: `deleted -> active`.
-pub const UNDELETE: Transition = Transition { from: &[Status::Deleted], to: Status::Active };
+/// The data is withheld from all but administrators: `active -> deactivated`.
+pub const DEACTIVATE: Transition = Transition { from: &[Status::Active], to: Status::Deactivated };
+/// The data is to be had again: `deactivated -> active`.
+pub const REACTIVATE: Transition = Transition { from: &[Status::Deactivated], to: Status::Active };
+
+/// The data turned out to be in use before any of it was touched: from `deleted` back to what the image `was`.
+#[must_use]
+pub fn undelete(was: Status) -> Transition {
+    // Withheld before, withheld after: a deletion that fails must not open an image.
+    let to = if was == Status::Deactivated { Status::Deactivated } else { Status::Active };
+    Transition { from: &[Status::Deleted], to }
+}
 
 impl Transition {
     /// Whether an image in `status` may take this change.
@@ -114,7 +128,7 @@ impl fmt::Display for Status {
 
 #[cfg(test)]
 mod tests {
-    use super::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, DELETE, Status, UNDELETE};
+    use super::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, DEACTIVATE, DELETE, REACTIVATE, Status, undelete};
 
     #[test]
     fn names_round_trip() {
@@ -136,9 +150,12 @@ mod tests {
     #[test]
     fn a_deleted_image_only_comes_back_by_undelete() {
         assert!(!DELETE.allows(Status::Deleted));
-        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE, DELETE] {
+        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE, DEACTIVATE, REACTIVATE, DELETE] {
             assert!(!transition.from.contains(&Status::Deleted));
         }
-        assert!(UNDELETE.allows(Status::Deleted));
+        for was in [Status::Active, Status::Deactivated] {
+            assert!(DELETE.allows(was) && undelete(was).allows(Status::Deleted));
+            assert_eq!(undelete(was).to, was);
+        }
     }
 }

@@ -7,16 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::lease::Held;
 use super::{Error, Services};
-use crate::catalog::{self, Charge, JobKind, Lease, NewJob};
+use crate::catalog::{self, Charge, Job, JobKind, Lease, NewJob};
 use crate::domain::id::ImageId;
-use crate::domain::image::{Image, Location};
-use crate::domain::status::{DELETE, Status, UNDELETE};
+use crate::domain::image::Image;
+use crate::domain::status::{DELETE, Status, undelete};
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
 use crate::store;
@@ -29,6 +29,8 @@ const PURGE_WAIT: Duration = Duration::from_secs(20);
 const RETIRING: &str = "retiring";
 /// The data is out of use.
 const PURGING: &str = "purging";
+/// Member of the job's payload: the state that the image comes back to.
+const WAS: &str = "was";
 
 impl Services {
     /// Deletes an image.
@@ -52,36 +54,36 @@ impl Services {
             }
         }
         // 3. Out of the lists; the data has an owner.
-        let Some((lease, locations)) = self.begin_delete(image.id).await? else { return Err(missing()) };
+        let Some((lease, image)) = self.begin_delete(image.id).await? else { return Err(missing()) };
         let Some(lease) = lease else { return Ok(()) };
         // 4. Out of use, then gone; to the end even if the client does not wait.
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
-        match self.retire(image.id, &held, &locations).await {
+        match self.retire(&image, &held).await {
             // Open for writing, by whomever: the client may try again.
             Err(Error::Busy(by)) => {
-                self.undelete(image.id, held.lease).await?;
+                self.undelete(&image, held.lease).await?;
                 return Err(in_use(image.id, &by));
             }
             other => other?,
         }
-        let services = Arc::clone(self);
-        let purge = async move { services.purge(image.id, &held, &locations).await };
+        let (services, id) = (Arc::clone(self), image.id);
+        let purge = async move { services.purge(&image, &held).await };
         let task = self.tasks.spawn(purge.in_current_span());
         match tokio::time::timeout(PURGE_WAIT, task).await {
             Ok(Ok(Ok(()))) | Err(_) => {}
             Ok(Ok(Err(error))) => {
-                tracing::warn!(image = %image.id, %error, "the data of a deleted image will be removed later")
+                tracing::warn!(image = %id, %error, "the data of a deleted image will be removed later")
             }
             Ok(Err(panic)) => {
-                tracing::error!(image = %image.id, %panic, "removing the data of a deleted image panicked")
+                tracing::error!(image = %id, %panic, "removing the data of a deleted image panicked")
             }
         }
         Ok(())
     }
 
-    /// Step 3. `None`: somebody else deleted it. Without a lease there was no data to remove, or its upload
-    /// cleans up behind itself.
-    async fn begin_delete(&self, id: ImageId) -> Result<Option<(Option<Lease>, Vec<Location>)>, Error> {
+    /// Step 3: the image as it was. `None`: somebody else deleted it. Without a lease there was no data to
+    /// remove, or its upload cleans up behind itself.
+    async fn begin_delete(&self, id: ImageId) -> Result<Option<(Option<Lease>, Image)>, Error> {
         let tx = self.catalog.begin("image_delete").await?;
         let Some(image) = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted) else {
             tx.rollback().await?;
@@ -102,7 +104,7 @@ impl Services {
                 kind: JobKind::Delete,
                 image: id,
                 state: RETIRING,
-                payload: &json!({}),
+                payload: &json!({ WAS: image.status.as_str() }),
                 owner: Some(&self.settings.gateway),
                 lease: self.settings.lease,
                 charge: charge(&image),
@@ -110,19 +112,19 @@ impl Services {
             Some(tx.enqueue(&job).await?)
         };
         tx.commit().await?;
-        Ok(Some((lease, image.locations)))
+        Ok(Some((lease, image)))
     }
 
-    /// Takes every copy out of use, or brings the image back. [`Error::Busy`] leaves it to the caller whether
-    /// to wait: a gateway that died a moment ago still counts as a user.
-    pub(super) async fn retire(&self, id: ImageId, held: &Held, locations: &[Location]) -> Result<(), Error> {
-        for location in locations {
+    /// Takes every copy of the image, as it was, out of use, or brings it back. [`Error::Busy`] leaves it to the
+    /// caller whether to wait: a gateway that died a moment ago still counts as a user.
+    async fn retire(&self, image: &Image, held: &Held) -> Result<(), Error> {
+        for location in &image.locations {
             self.confirm(held).await?;
             match self.stores.get(Some(&location.store))?.retire(&location.url).await {
                 Ok(()) => {}
                 Err(store::Error::InUse(by)) => {
-                    self.undelete(id, held.lease).await?;
-                    return Err(in_use(id, &by));
+                    self.undelete(image, held.lease).await?;
+                    return Err(in_use(image.id, &by));
                 }
                 Err(store::Error::Busy(by)) => return Err(Error::Busy(by)),
                 Err(error) => {
@@ -135,10 +137,10 @@ impl Services {
         let tx = self.catalog.begin("image_retired").await?;
         if !tx.set_job_state(held.lease, PURGING).await? {
             tx.rollback().await?;
-            self.put_back(id, locations).await?;
+            self.put_back(image).await?;
             return Err(taken_over());
         }
-        tx.event("image.delete", id, &json!({})).await?;
+        tx.event("image.delete", image.id, &json!({})).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -149,24 +151,24 @@ impl Services {
     }
 
     /// Undoes a retirement that came too late: another gateway had taken over and brought the image back.
-    async fn put_back(&self, id: ImageId, locations: &[Location]) -> Result<(), Error> {
-        if self.catalog.status(id).await? == Some(Status::Active) {
-            for location in locations {
+    async fn put_back(&self, image: &Image) -> Result<(), Error> {
+        if matches!(self.catalog.status(image.id).await?, Some(Status::Active | Status::Deactivated)) {
+            for location in &image.locations {
                 self.stores.get(Some(&location.store))?.restore(&location.url).await?;
             }
         }
         Ok(())
     }
 
-    async fn undelete(&self, id: ImageId, lease: Lease) -> Result<(), catalog::Error> {
+    async fn undelete(&self, image: &Image, lease: Lease) -> Result<(), catalog::Error> {
         let tx = self.catalog.begin("image_undelete").await?;
-        tx.transition(id, &UNDELETE).await?;
+        tx.transition(image.id, &undelete(image.status)).await?;
         if tx.finish_job(lease).await? { tx.commit().await } else { tx.rollback().await }
     }
 
     /// Removes the data for good, and the record with it.
-    pub(super) async fn purge(&self, id: ImageId, held: &Held, locations: &[Location]) -> Result<(), Error> {
-        for location in locations {
+    async fn purge(&self, image: &Image, held: &Held) -> Result<(), Error> {
+        for location in &image.locations {
             self.confirm(held).await?;
             self.stores.get(Some(&location.store))?.purge(&location.url).await?;
         }
@@ -175,21 +177,24 @@ impl Services {
             tx.rollback().await?;
             return Ok(());
         }
-        tx.forget_image(id).await?;
+        tx.forget_image(image.id).await?;
         tx.commit().await?;
         Ok(())
     }
 
     /// Takes up a deletion whose gateway has died.
-    pub(super) async fn resume_delete(&self, image: &Image, held: &Held, state: &str) -> Result<(), Error> {
-        if state == RETIRING {
-            match self.retire(image.id, held, &image.locations).await {
+    pub(super) async fn resume_delete(&self, image: Image, held: &Held, job: &Job) -> Result<(), Error> {
+        // Jobs of older gateways do not say: theirs were active.
+        let was = job.payload.get(WAS).and_then(Value::as_str).and_then(Status::parse);
+        let image = Image { status: was.unwrap_or(Status::Active), ..image };
+        if job.state == RETIRING {
+            match self.retire(&image, held).await {
                 // In use, and back in the lists: that is an end, too.
                 Err(Error::Conflict(_)) => return Ok(()),
                 other => other?,
             }
         }
-        self.purge(image.id, held, &image.locations).await
+        self.purge(&image, held).await
     }
 }
 

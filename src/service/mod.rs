@@ -1,5 +1,6 @@
 //! What a caller may ask for: one use-case per file, each a story of numbered steps.
 
+mod activation;
 mod cache;
 mod create;
 mod delete;
@@ -10,10 +11,12 @@ mod health;
 mod ingest;
 mod lease;
 mod list;
+mod members;
 mod quota;
 mod recover;
 mod show;
 mod stores;
+mod tags;
 mod transfer;
 mod update;
 mod upload;
@@ -26,12 +29,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Tx};
 use crate::domain::content::HashAlgorithm;
 use crate::domain::id::ImageId;
 use crate::domain::image::{Formats, Image};
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
+use crate::domain::status::Status;
 use crate::identity::limits::Limits;
 use crate::identity::policy::{Action, Target};
 use crate::identity::{Caller, Identity, Policy};
@@ -156,5 +160,29 @@ impl Services {
             return Ok(());
         }
         Err(Error::Forbidden(format!("You are not authorized to complete {} action.", action.rule())))
+    }
+}
+
+/// Locks an image for a change of its record, whoever asks.
+///
+/// # Errors
+/// [`Error::NotFound`] for one that was deleted meanwhile.
+async fn lock(tx: &Tx, id: ImageId) -> Result<Image, Error> {
+    let locked = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted);
+    locked.ok_or_else(|| Error::NotFound(format!("No image found with ID {id}")))
+}
+
+/// Ends a transaction as its work has ended: with a commit, or without a trace.
+async fn conclude<T>(tx: Tx, outcome: Result<T, Error>) -> Result<T, Error> {
+    match outcome {
+        Ok(value) => {
+            tx.commit().await?;
+            Ok(value)
+        }
+        Err(refused) => {
+            // What cannot be rolled back any more has ended with its connection.
+            let _ = tx.rollback().await;
+            Err(refused)
+        }
     }
 }

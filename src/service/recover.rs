@@ -78,7 +78,7 @@ impl Services {
         let image = tx.lock_image(job.image).await?;
         tx.rollback().await?;
         match image {
-            Some(image) if image.status == Status::Deleted => self.resume_delete(&image, held, &job.state).await,
+            Some(image) if image.status == Status::Deleted => self.resume_delete(image, held, job).await,
             // Restored or gone: nothing is left to do.
             Some(_) | None => self.drop_job(job).await,
         }

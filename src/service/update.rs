@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Error, Services};
+use super::{Error, Services, conclude, lock};
+use crate::catalog::Tx;
 use crate::domain::image::{Attributes, Image, Visibility};
 use crate::domain::patch::Patch;
 use crate::domain::status::Status;
@@ -24,24 +25,27 @@ impl Services {
         let id = image.id;
         // 2. Under a row lock, so that parallel patches follow each other and none is lost.
         let tx = self.catalog.begin("image_update").await?;
-        let locked = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted);
-        let Some(image) = locked else { return Err(Error::NotFound(format!("No image found with ID {id}"))) };
-        let next = match self.patched(caller, &image, patch) {
-            Ok(next) => next,
-            Err(refused) => {
-                tx.rollback().await?;
-                return Err(refused);
-            }
+        let updated = async {
+            let image = lock(&tx, id).await?;
+            let next = self.patched(caller, &image, patch)?;
+            // 3. Write the difference.
+            self.write_attributes(&tx, image, next).await
         };
-        // 3. Write the difference, and leave word for the store's copy of the description.
-        let now = tx.now().await?;
-        tx.update_attributes(id, &image.attributes, &next, now).await?;
-        if matches!(image.status, Status::Active | Status::Deactivated) {
-            tx.leave_describe_job(id).await?;
-        }
-        tx.event("image.update", id, &json!({"name": next.name, "owner": next.owner})).await?;
-        tx.commit().await?;
+        let updated = updated.await;
+        let image = conclude(tx, updated).await?;
         self.job_bell.notify_one();
+        Ok(image)
+    }
+
+    /// Writes what differs in a locked image, and leaves word for the store's copy of the description. Whoever
+    /// commits rings the bell.
+    pub(super) async fn write_attributes(&self, tx: &Tx, image: Image, next: Attributes) -> Result<Image, Error> {
+        let now = tx.now().await?;
+        tx.update_attributes(image.id, &image.attributes, &next, now).await?;
+        if matches!(image.status, Status::Active | Status::Deactivated) {
+            tx.leave_describe_job(image.id).await?;
+        }
+        tx.event("image.update", image.id, &json!({"name": next.name, "owner": next.owner})).await?;
         Ok(Image { attributes: next, updated_at: now, version: image.version + 1, ..image })
     }
 

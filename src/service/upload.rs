@@ -283,7 +283,7 @@ impl Services {
     /// got through and its answer did not.
     async fn outcome_elsewhere(&self, attempt: Attempt) -> Result<(), Error> {
         match self.catalog.status(attempt.image).await? {
-            Some(Status::Active) => Ok(()),
+            Some(Status::Active | Status::Deactivated) => Ok(()),
             _ => Err(Error::Unavailable("the lease of the upload was lost; another gateway finishes it".into())),
         }
     }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking; helpers are tests, too")]
 
+mod actions;
 mod bad_input;
 mod cache;
 mod clones;
@@ -20,6 +21,7 @@ mod keystone;
 mod layers;
 mod lifecycle;
 mod list;
+mod members;
 mod patch;
 mod plans;
 mod quotas;
@@ -30,5 +32,6 @@ mod smuggling;
 mod stalls;
 mod store;
 mod stores;
+mod tags;
 mod upload;
 mod versions;

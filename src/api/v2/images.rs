@@ -22,10 +22,8 @@ pub(in crate::api) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let base = base_url(&state, request.headers());
-    let document = body::json(request, state.settings.body_idle_timeout).await?;
-    let Value::Object(members) = document else {
-        return Err(Problem::bad_request("The request body must be a JSON object with the attributes of the image."));
-    };
+    let expected = "The request body must be a JSON object with the attributes of the image.";
+    let members = body::object(request, state.settings.body_idle_timeout, expected).await?;
     let image = state.services.create(&caller, &members).await?;
     let location = format!("{base}/v2/images/{}", image.id);
     let stores = state.services.store_names().collect::<Vec<_>>().join(",");

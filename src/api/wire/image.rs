@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 
 use serde_json::{Map, Value, json};
 
-use super::{Member, View, boolean, integer, integer_or_null, text, text_or_null, uuid, write};
+use super::{
+    Member, View, boolean, integer, integer_or_null, member, read_only, some, text, text_or_null, uuid, write,
+};
 use crate::api::Settings;
 use crate::domain::content::Content;
 use crate::domain::image::{Image, Location, Visibility, timestamp};
@@ -84,17 +86,6 @@ pub(in crate::api) const MEMBERS: [Member<Image>; 25] = [
     }),
 ];
 
-type Schema = fn(&Settings) -> Value;
-type Write = fn(&Image, &View<'_>) -> Option<Value>;
-
-const fn member(name: &'static str, description: &'static str, schema: Schema, write: Write) -> Member<Image> {
-    Member { name, description, read_only: false, schema, write }
-}
-
-const fn read_only(name: &'static str, description: &'static str, schema: Schema, write: Write) -> Member<Image> {
-    Member { name, description, read_only: true, schema, write }
-}
-
 /// Writes an image. Its additional properties are members like any other.
 pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> Value {
     let mut object = Map::new();
@@ -104,10 +95,6 @@ pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> 
     }
     write(&MEMBERS, image, &View { settings, admin }, &mut object);
     Value::Object(object)
-}
-
-fn some(value: impl serde::Serialize) -> Option<Value> {
-    serde_json::to_value(value).ok()
 }
 
 fn content<'i, V>(image: &'i Image, of: impl FnOnce(&'i Content) -> Option<V>) -> Option<V> {

@@ -1,7 +1,9 @@
 //! JSON shapes: each is a table of members, from which documents are written and schemas are made.
 
 pub(super) mod image;
+pub(super) mod member;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Settings;
@@ -22,9 +24,26 @@ pub(super) struct Member<T> {
     /// Whether the service alone sets it.
     pub(super) read_only: bool,
     /// Type and limits, as JSON schema says them.
-    pub(super) schema: fn(&Settings) -> Value,
+    pub(super) schema: Schema,
     /// Its value; `None` where it is not shown.
-    pub(super) write: fn(&T, &View<'_>) -> Option<Value>,
+    pub(super) write: Write<T>,
+}
+
+type Schema = fn(&Settings) -> Value;
+type Write<T> = fn(&T, &View<'_>) -> Option<Value>;
+
+/// A member that clients may set, or that nobody thinks of setting.
+const fn member<T>(name: &'static str, description: &'static str, schema: Schema, write: Write<T>) -> Member<T> {
+    Member { name, description, read_only: false, schema, write }
+}
+
+const fn read_only<T>(name: &'static str, description: &'static str, schema: Schema, write: Write<T>) -> Member<T> {
+    Member { name, description, read_only: true, schema, write }
+}
+
+/// A value that is shown.
+fn some(value: impl Serialize) -> Option<Value> {
+    serde_json::to_value(value).ok()
 }
 
 /// Writes what the table says of `it` into `object`.

@@ -108,10 +108,27 @@ impl Client {
         self.send("DELETE", path, &[], SendBody::none())
     }
 
+    /// Any request without a body.
+    #[track_caller]
+    pub(crate) fn call(&self, method: &str, path: &str) -> Answer {
+        // Said so, or else this library sends an empty chunked body with some methods.
+        self.send(method, path, &[("content-length", "0")], SendBody::none())
+    }
+
+    /// Any request with this text as a JSON body.
+    #[track_caller]
+    pub(crate) fn send_json(&self, method: &str, path: &str, text: &str) -> Answer {
+        self.send(method, path, &[("content-type", "application/json")], SendBody::from_reader(&mut text.as_bytes()))
+    }
+
     #[track_caller]
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
-        let text = body.to_string();
-        self.send("POST", path, &[("content-type", "application/json")], SendBody::from_reader(&mut text.as_bytes()))
+        self.send_json("POST", path, &body.to_string())
+    }
+
+    #[track_caller]
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send_json("PUT", path, &body.to_string())
     }
 
     #[track_caller]
