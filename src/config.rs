@@ -2,11 +2,12 @@
 //! option; a test keeps it complete.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -39,6 +40,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Base URL that clients reach the service by.
     pub public_endpoint: Option<String>,
+    /// Addresses and networks of the proxies in front whose word about their clients is believed.
+    pub trusted_proxies: Vec<String>,
     /// Longest time for a request head, in seconds; also how long an idle connection stays open.
     pub header_timeout_s: u64,
     /// Longest pause between two frames of a body, in seconds, in either direction.
@@ -60,6 +63,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
             public_endpoint: None,
+            trusted_proxies: Vec::new(),
             header_timeout_s: 15,
             body_idle_timeout_s: 60,
             header_bytes_max: 64 * 1024,
@@ -187,6 +191,8 @@ pub struct Config {
     pub images: Images,
     /// `[jobs]`
     pub jobs: Jobs,
+    /// `[cors]`
+    pub cors: api::cors::Config,
     /// `[identity]`
     pub identity: Arc<Identity>,
     /// `[limits]`
@@ -228,12 +234,13 @@ impl Config {
         let catalog: Option<catalog::Config> = section(&mut document, "catalog", false, &mut problems);
         let images: Option<Images> = section(&mut document, "images", true, &mut problems);
         let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
+        let cors: Option<api::cors::Config> = section(&mut document, "cors", true, &mut problems);
         let identity = identity(&mut document, &mut problems);
         let limits: Option<identity::limits::Config> = section(&mut document, "limits", true, &mut problems);
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, identity, limits"
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, cors, identity, limits"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -254,6 +261,9 @@ impl Config {
         if let Some(jobs) = &jobs {
             problems.extend(jobs_problems(jobs));
         }
+        if let Some(cors) = &cors {
+            problems.extend(cors.problems());
+        }
         let mut hashing_algorithm = None;
         let mut default_store = None;
         let mut custom_properties = CustomProperties::usual();
@@ -268,13 +278,14 @@ impl Config {
                 }
             }
         }
-        match (server, log, catalog, images, jobs, identity, limits, default_store) {
+        match (server, log, catalog, images, jobs, cors, identity, limits, default_store) {
             (
                 Some(server),
                 Some(log),
                 Some(catalog),
                 Some(images),
                 Some(jobs),
+                Some(cors),
                 Some(identity),
                 Some(limits),
                 Some(default_store),
@@ -285,6 +296,7 @@ impl Config {
                 stores,
                 images,
                 jobs,
+                cors,
                 identity,
                 limits,
                 hashing_algorithm,
@@ -332,6 +344,8 @@ impl Config {
         let server = &self.server;
         api::Settings {
             public_endpoint: server.public_endpoint.clone(),
+            cors: self.cors.clone(),
+            trusted_proxies: server.trusted_proxies.iter().filter_map(|text| network(text)).collect(),
             show_image_direct_url: self.images.show_image_direct_url,
             show_multiple_locations: self.images.show_multiple_locations,
             store_weights: self.stores.iter().map(|(name, store)| (name.clone(), store.weight)).collect(),
@@ -466,6 +480,11 @@ fn read_custom_properties(path: &Path) -> Result<CustomProperties, Vec<String>> 
         .map_err(|problems| problems.into_iter().map(|problem| format!("{name}: {problem}")).collect())
 }
 
+/// A network, or the one of a single address.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 fn server_problems(server: &Server) -> Vec<String> {
     let mut problems = at_least_one(
         "server",
@@ -478,6 +497,10 @@ fn server_problems(server: &Server) -> Vec<String> {
     );
     if server.header_bytes_max < 8192 {
         problems.push("server.header_bytes_max must be at least 8192".into());
+    }
+    for text in server.trusted_proxies.iter().filter(|text| network(text).is_none()) {
+        problems
+            .push(format!("server.trusted_proxies must be addresses or networks such as 10.0.0.0/8, not \"{text}\""));
     }
     if let Some(endpoint) = &server.public_endpoint
         && !(endpoint.starts_with("http://") || endpoint.starts_with("https://"))
@@ -533,7 +556,7 @@ mod tests {
     use toml::{Table, Value};
 
     use super::{Config, Images, Jobs, Log, Server};
-    use crate::{catalog, identity, store};
+    use crate::{api, catalog, identity, store};
 
     const EXAMPLE: &str = include_str!("../rockpool.example.toml");
 
@@ -578,6 +601,7 @@ mod tests {
         assert_eq!(keys(&["stores", "ceph"]), fields::<store::rbd::Config>());
         assert_eq!(keys(&["images"]), fields::<Images>());
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());
+        assert_eq!(keys(&["cors"]), fields::<api::cors::Config>());
         let mut sections = fields::<identity::Config>();
         sections.insert("keystone".into());
         assert_eq!(keys(&["identity"]), sections);
@@ -602,6 +626,7 @@ mod tests {
             r#"
             [server]
             listen = "nowhere"
+            trusted_proxies = ["everybody"]
             drain_timeout_s = "soon"
             [catalog]
             url = "mysql://x"
@@ -614,6 +639,8 @@ mod tests {
             api_limit_max = 0
             [jobs]
             lease_s = 1
+            [cors]
+            allowed_origin = ["*"]
             [identity]
             mode = "anonymous"
             [colour]
@@ -621,6 +648,8 @@ mod tests {
         );
         for expected in [
             "listen",
+            "everybody",
+            "allow_credentials",
             "drain_timeout_s",
             "catalog",
             "pool_sise",

@@ -1,10 +1,12 @@
 //! The Image API over HTTP: the only place that knows paths, headers and status codes.
 
 mod body;
+pub mod cors;
 mod error;
 mod health;
 mod middleware;
 mod observe;
+mod proxy;
 mod routes;
 mod schemas;
 mod server;
@@ -20,7 +22,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
+use tower::util::option_layer;
 
 use self::routes::{Routes, get, post, put};
 use crate::domain::image::Formats;
@@ -34,6 +38,10 @@ pub use server::serve;
 pub struct Settings {
     /// Base URL that clients reach this service by; without it, the one that they used.
     pub public_endpoint: Option<String>,
+    /// Which web pages may call the API from a browser.
+    pub cors: cors::Config,
+    /// Networks of the proxies in front whose word about their clients is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether images show `direct_url`, which Nova and Cinder clone from.
     pub show_image_direct_url: bool,
     /// Whether images show `locations`.
@@ -118,6 +126,7 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(middleware::check_path))
         .layer(authenticate.clone())
         .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
+    let cors = state.settings.cors.layer();
     let (open, _) = open_routes().into_parts();
     open.nest("/v2", v2)
         .route("/v2/", axum::routing::any(error::not_found).layer(authenticate))
@@ -126,6 +135,7 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(middleware::check_headers))
         .layer(from_fn(middleware::take_in_rest))
         .layer(from_fn(error::render))
+        .layer(option_layer(cors))
         .layer(from_fn(observe::observe))
         .with_state(state)
 }

@@ -16,6 +16,7 @@ use hyper::body::{Frame, SizeHint};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::proxy::ClientAddress;
 use crate::identity::Caller;
 
 /// Header that carries the request id out, and the global one in.
@@ -34,6 +35,7 @@ struct Line {
     span: tracing::Span,
     request_id: String,
     start: Instant,
+    client: String,
     method: String,
     path: String,
     global_request_id: Option<String>,
@@ -63,6 +65,7 @@ impl Drop for Line {
         self.span.in_scope(|| {
             tracing::info!(
                 target: "rockpool::request",
+                client = %self.client,
                 method = %self.method,
                 path = %self.path,
                 status = self.status.load(Ordering::Relaxed),
@@ -91,6 +94,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         span: span.clone(),
         request_id: request_id.clone(),
         start: Instant::now(),
+        client: request.extensions().get().map_or_else(|| "-".into(), |ClientAddress(address)| address.to_string()),
         method: request.method().to_string(),
         // Without the query: it may be long, and holds what people search for.
         path: request.uri().path().to_owned(),

@@ -1,6 +1,7 @@
 //! Connections: accept, bound, serve, stop.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,7 +23,7 @@ use tower::ServiceExt as _;
 
 use super::middleware::route_version;
 use super::wire_guard::{Exchange, Guarded, HEADERS_MAX, Watch};
-use super::{AppState, Settings, router};
+use super::{AppState, Settings, proxy, router};
 
 /// Pause after a failure to accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,8 +45,8 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -54,7 +55,7 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
         };
         let (router, settings, stop) = (router.clone(), Arc::clone(&settings), stop.clone());
         connections.spawn(async move {
-            connection(socket, router, &settings, &stop).await;
+            connection(socket, peer.ip(), router, &settings, &stop).await;
             drop(permit);
         });
     }
@@ -62,13 +63,14 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
     connections
 }
 
-async fn connection(socket: TcpStream, router: Router, settings: &Settings, stop: &CancellationToken) {
+async fn connection(socket: TcpStream, peer: IpAddr, router: Router, settings: &Settings, stop: &CancellationToken) {
     // Answers are small or streamed in large frames: waiting to fill packets only delays them.
     let _ = socket.set_nodelay(true);
     let watch = Arc::new(Watch::default());
     let guarded = Guarded::new(socket, Arc::clone(&watch), settings.header_bytes_max);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
+        proxy::admit(&mut request, peer, &settings.trusted_proxies);
         route_version(&mut request);
         let (router, exchange, last) = (router.clone(), watch.exchange(), watch.last_exchange());
         async move {

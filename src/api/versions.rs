@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
 use serde_json::{Value, json};
 
+use super::proxy::FORWARDED_PROTO;
 use super::{AppState, error};
 
 /// Newest first. 2.14, 2.16 and 2.18 stand for the calls of the cache, which is not here.
@@ -59,7 +60,9 @@ pub(super) fn base_url(state: &AppState, headers: &HeaderMap) -> String {
                 .get(HOST)
                 .and_then(|host| host.to_str().ok())
                 .filter(|host| host.parse::<http::uri::Authority>().is_ok());
-            format!("http://{}", host.unwrap_or("localhost"))
+            // A trusted proxy may have taken the request over TLS.
+            let scheme = headers.get(FORWARDED_PROTO).and_then(|scheme| scheme.to_str().ok()).unwrap_or("http");
+            format!("{scheme}://{}", host.unwrap_or("localhost"))
         }
     }
 }

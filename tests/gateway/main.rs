@@ -5,6 +5,7 @@
 
 mod actions;
 mod bad_input;
+mod browser;
 mod cache;
 mod clones;
 mod config;
@@ -24,6 +25,7 @@ mod list;
 mod members;
 mod patch;
 mod plans;
+mod proxies;
 mod quotas;
 mod races;
 mod schemas;
