@@ -127,7 +127,8 @@ impl Client {
     pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Answer, Failure> {
         let end = Instant::now() + self.timeout;
         let late = || Failure(format!("does not answer within {} s", self.timeout.as_secs()));
-        let _place = tokio::time::timeout_at(end, self.places.acquire())
+        // Whoever waits longer than that for the others would have no time left to ask.
+        let _place = tokio::time::timeout(self.timeout / 2, self.places.acquire())
             .await
             .map_err(|_| Failure(format!("has {REQUESTS_MAX} questions to answer already")))?
             .map_err(|_| late())?;

@@ -213,7 +213,12 @@ impl Config {
 pub(super) fn with_version(url: &str) -> Result<String, &'static str> {
     let url = url.trim_end_matches('/');
     let usable = url.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.query().is_none()
+            // No user, no password, and a port that is one.
+            && uri.authority().is_some_and(|at| {
+                !at.as_str().contains('@') && (at.as_str() == at.host() || at.port_u16().is_some())
+            })
     });
     if !usable {
         return Err("must be a URL such as https://keystone.example.org:5000/v3");

@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     Cut,
     /// Every other question gets 503.
     Flaky,
+    /// Gives no tokens to gateways.
+    NoLogins,
 }
 
 /// A question that it was asked.
@@ -230,6 +232,7 @@ impl State {
             }
             Fault::Status(status) => error(status),
             Fault::Flaky if count % 2 == 1 => error(503),
+            Fault::NoLogins if asked.method == "POST" => error(503),
             Fault::Body(body) if asked.method == "POST" => (201, "x-subject-token: own\r\n".into(), body),
             Fault::Body(body) => (200, String::new(), body),
             Fault::Huge(bytes) => (200, String::new(), format!("\"{}\"", "x".repeat(bytes))),
@@ -240,7 +243,7 @@ impl State {
                 }
                 self.answer(asked, body)
             }
-            Fault::None | Fault::Flaky => self.answer(asked, body),
+            Fault::None | Fault::Flaky | Fault::NoLogins => self.answer(asked, body),
         };
         let head = format!(
             "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
