@@ -6,6 +6,7 @@ mod error;
 mod health;
 mod middleware;
 mod observe;
+mod page;
 mod proxy;
 mod routes;
 mod schemas;
@@ -30,6 +31,7 @@ use self::routes::{Routes, get, post, put};
 use crate::domain::image::Formats;
 use crate::identity::{Identity, Policy};
 use crate::service::Services;
+use v2::metadefs::namespaces;
 
 pub use server::serve;
 
@@ -101,6 +103,11 @@ fn v2_routes() -> Routes {
         .route("/info/stores", get(v2::stores::info))
         .route("/info/stores/detail", get(v2::stores::detail))
         .route("/info/usage", get(v2::usage::show).or_missing())
+        .route("/metadefs/namespaces", get(namespaces::list).post(namespaces::create))
+        .route(
+            "/metadefs/namespaces/{namespace}",
+            get(namespaces::show).put(namespaces::replace).delete(namespaces::delete),
+        )
         .route("/schemas/image", get(schemas::image))
         .route("/schemas/images", get(schemas::images))
         .route("/schemas/member", get(schemas::member))

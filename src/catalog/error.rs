@@ -51,6 +51,8 @@ impl Error {
                 let constraint = source.as_db_error().and_then(|e| e.constraint()).unwrap_or("row");
                 Self::Exists(constraint.to_owned())
             }
+            // Two that change each other's rows: one of them has to give way.
+            Some(code) if *code == SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(name),
             Some(code)
                 if [
                     SqlState::ADMIN_SHUTDOWN,

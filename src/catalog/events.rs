@@ -1,4 +1,4 @@
-//! The outbox: what happened to images, written in the transaction in which it happened.
+//! The outbox: what happened, written in the transaction in which it happened.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::{Catalog, EVENTS_PRUNED_PER_CALL, Error, Tx};
 use crate::domain::id::ImageId;
 
 impl Tx {
-    /// Records that something happened.
+    /// Records that something happened to an image.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -14,6 +14,20 @@ impl Tx {
         let sql = "-- event_insert\n\
             INSERT INTO events (type, image_id, payload) VALUES ($1 /* type */, $2 /* image_id */, $3 /* payload */)";
         self.execute(sql, &[&kind, &id.uuid(), payload]).await.map(drop)
+    }
+
+    /// Records, in this order, that something happened to things other than images.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn events(&self, kind: &'static str, payloads: &[Value]) -> Result<(), Error> {
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let sql = "-- events_insert\n\
+            INSERT INTO events (type, payload)\n\
+            SELECT $1 /* type */, e.payload FROM unnest($2::jsonb[] /* payload */) WITH ORDINALITY AS e (payload, n) ORDER BY n";
+        self.execute(sql, &[&kind, &payloads]).await.map(drop)
     }
 }
 

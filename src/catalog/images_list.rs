@@ -203,10 +203,6 @@ fn after(marker: &Row, sort: &[(SortKey, Direction)], params: &mut Params) -> St
         .collect();
     let keys: Vec<&str> = sort.iter().map(|(key, _)| expression(*key)).collect();
     let first = sort.first().map_or(Direction::Descending, |(_, direction)| *direction);
-    let sign = |direction| match direction {
-        Direction::Ascending => ">",
-        Direction::Descending => "<",
-    };
     if sort.iter().all(|(_, direction)| *direction == first) {
         // A row comparison: Postgres starts the index scan right behind the marker.
         return format!("({}) {} ({})", keys.join(", "), sign(first), values.join(", "));
@@ -232,10 +228,19 @@ fn order(sort: &[(SortKey, Direction)]) -> String {
         .join(", ")
 }
 
-fn word(direction: Direction) -> &'static str {
+/// How a direction is written in ORDER BY.
+pub(super) fn word(direction: Direction) -> &'static str {
     match direction {
         Direction::Ascending => "ASC",
         Direction::Descending => "DESC",
+    }
+}
+
+/// How what comes later compares.
+pub(super) fn sign(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ascending => ">",
+        Direction::Descending => "<",
     }
 }
 

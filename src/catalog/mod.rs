@@ -12,6 +12,7 @@ mod events;
 mod images;
 mod images_list;
 mod members;
+mod metadefs;
 mod migrate;
 mod queue;
 mod tx;
@@ -25,6 +26,7 @@ use tokio_postgres::{NoTls, Row};
 
 pub use config::{Config, Tls};
 pub use error::Error;
+pub use metadefs::Part;
 pub use migrate::{SCHEMA_VERSION, SchemaState};
 pub use queue::{Charge, Job, JobKind, Lease, NewJob};
 pub use tx::Tx;

@@ -8,6 +8,7 @@ pub mod id;
 pub mod image;
 pub mod limits;
 pub mod member;
+pub mod metadef;
 pub mod patch;
 pub mod query;
 pub mod range;

@@ -64,7 +64,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    fn parse(name: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse(name: &str) -> Result<Self, Refusal> {
         match name {
             "asc" => Ok(Self::Ascending),
             "desc" => Ok(Self::Descending),
@@ -281,7 +281,7 @@ impl ImageQuery {
     }
 }
 
-fn limit(value: &str, max: usize) -> Result<usize, Refusal> {
+pub(super) fn limit(value: &str, max: usize) -> Result<usize, Refusal> {
     let number = match value.parse::<i64>() {
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => i64::MAX,
         parsed => parsed.map_err(|_| Refusal::Invalid("limit param must be an integer".into()))?,

@@ -59,7 +59,7 @@ impl From<catalog::Error> for Error {
         match error {
             catalog::Error::Unavailable(_) | catalog::Error::ConnectionLost(_) => Self::Unavailable(text),
             catalog::Error::Conflict(_) => {
-                Self::Conflict("The image was changed by another request at the same time; try again.".into())
+                Self::Conflict("Another request changed the same thing at the same time; try again.".into())
             }
             catalog::Error::Exists(_)
             | catalog::Error::Inconsistent { .. }

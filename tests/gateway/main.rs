@@ -23,6 +23,7 @@ mod layers;
 mod lifecycle;
 mod list;
 mod members;
+mod metadefs;
 mod patch;
 mod plans;
 mod proxies;

@@ -8,12 +8,16 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use crate::api::error::Problem;
+use crate::api::page::link;
 use crate::api::versions::base_url;
 use crate::api::wire::image::image as wire;
 use crate::api::{AppState, body};
 use crate::domain::patch::{Dialect, Patch};
 use crate::domain::query::{ImageQuery, pairs};
 use crate::identity::Caller;
+
+/// The list.
+const PATH: &str = "/v2/images";
 
 /// `POST /v2/images`.
 pub(in crate::api) async fn create(
@@ -44,23 +48,12 @@ pub(in crate::api) async fn list(
     let query = ImageQuery::parse(&pairs, state.services.settings().page_sizes)?;
     let page = if query.limit == 0 { Vec::new() } else { state.services.list(&caller, &query).await? };
     let images: Vec<Value> = page.iter().map(|image| wire(image, &state.settings, caller.is_admin())).collect();
-    let mut document = json!({"images": images, "first": link(&pairs, None), "schema": "/v2/schemas/images"});
+    let mut document = json!({"images": images, "first": link(PATH, &pairs, None), "schema": "/v2/schemas/images"});
     // A full page may be the last one: the reference does not look further either.
     if let Some(last) = page.last().filter(|_| page.len() == query.limit) {
-        document["next"] = json!(link(&pairs, Some(&last.id.to_string())));
+        document["next"] = json!(link(PATH, &pairs, Some(&last.id.to_string())));
     }
     Ok(Json(document))
-}
-
-/// The list's own URL with another marker: everything else that was asked for is asked for again.
-fn link(pairs: &[(String, String)], marker: Option<&str>) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(pairs.iter().filter(|(name, _)| name != "marker"));
-    if let Some(marker) = marker {
-        query.append_pair("marker", marker);
-    }
-    let query = query.finish();
-    if query.is_empty() { "/v2/images".into() } else { format!("/v2/images?{query}") }
 }
 
 /// `GET /v2/images/{id}`.
@@ -115,22 +108,4 @@ pub(in crate::api) async fn delete(
     body::none(&request)?;
     state.services.delete(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::link;
-
-    #[test]
-    fn next_echoes_the_whole_query() {
-        let pairs = crate::domain::query::pairs("tag=a&tag=b%26c&limit=2&marker=x&name=in:%22a,b%22").unwrap();
-        let next = link(&pairs, Some("m"));
-        let (_, query) = next.split_once('?').unwrap();
-        let again = crate::domain::query::pairs(query).unwrap();
-        let mut expected = pairs.clone();
-        expected.retain(|(name, _)| name != "marker");
-        expected.push(("marker".into(), "m".into()));
-        assert_eq!(again, expected);
-        assert_eq!(link(&[], None), "/v2/images");
-    }
 }

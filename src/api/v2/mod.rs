@@ -6,6 +6,7 @@ pub(super) mod data;
 pub(super) mod images;
 pub(super) mod info;
 pub(super) mod members;
+pub(super) mod metadefs;
 pub(super) mod stores;
 pub(super) mod tags;
 pub(super) mod usage;

@@ -2,6 +2,7 @@
 
 pub(super) mod image;
 pub(super) mod member;
+pub(super) mod metadef;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};

@@ -1,0 +1,3 @@
+//! `/v2/metadefs`: one file per resource.
+
+pub(in crate::api) mod namespaces;

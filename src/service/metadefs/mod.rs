@@ -1,0 +1,79 @@
+//! Metadata definitions: one file per resource, each use-case a story of numbered steps.
+//!
+//! Who may not see a namespace is told that there is none; only then does the policy say who may do what. Every
+//! change is made under the row lock of its namespace, so that parallel ones follow each other.
+
+mod content;
+mod events;
+mod namespaces;
+
+use super::{Error, Services};
+use crate::catalog::{self, Tx};
+use crate::domain::metadef::Namespace;
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target};
+
+pub use namespaces::NamespacePage;
+
+fn target(namespace: &Namespace) -> Target<'_> {
+    let attributes = &namespace.attributes;
+    Target::Metadef { owner: Some(&attributes.owner), visibility: attributes.visibility.as_str() }
+}
+
+fn missing(name: &str) -> Error {
+    Error::NotFound(format!("Namespace {name} not found"))
+}
+
+impl Services {
+    /// Begins a change of the namespace of that name or of what it holds, if the caller may see it and do all that.
+    async fn change_metadefs(&self, caller: &Caller, name: &str, actions: &[Action]) -> Result<(Tx, Namespace), Error> {
+        let tx = self.catalog.begin("metadefs_change").await?;
+        let locked = tx.lock_metadef_namespace(name, &caller.scope()).await?;
+        let allowed = locked.ok_or_else(|| missing(name)).and_then(|namespace| {
+            actions.iter().try_for_each(|action| self.authorize(*action, caller, target(&namespace)))?;
+            Ok(namespace)
+        });
+        match allowed {
+            Ok(namespace) => Ok((tx, namespace)),
+            Err(refused) => {
+                tx.rollback().await?;
+                Err(refused)
+            }
+        }
+    }
+}
+
+/// Ends a change: what was refused is undone and leaves a connection that can be used again.
+async fn end<T>(tx: Tx, outcome: Result<T, Error>) -> Result<T, Error> {
+    match outcome {
+        Ok(done) => {
+            tx.commit().await?;
+            Ok(done)
+        }
+        // Whoever could not be reached before is not asked to undo anything.
+        Err(error @ (Error::Unavailable(_) | Error::Internal(_))) => Err(error),
+        Err(refused) => {
+            tx.rollback().await?;
+            Err(refused)
+        }
+    }
+}
+
+/// Refuses to remove anything of a protected namespace.
+fn check_unprotected(namespace: &Namespace) -> Result<(), Error> {
+    if !namespace.attributes.protected {
+        return Ok(());
+    }
+    Err(Error::Forbidden(format!(
+        "Metadata definition namespace {} is protected: neither it nor what it holds can be deleted.",
+        namespace.attributes.name
+    )))
+}
+
+/// What a taken name means for whoever wants it.
+fn or_taken<T>(outcome: Result<T, catalog::Error>, taken: impl FnOnce() -> String) -> Result<T, Error> {
+    match outcome {
+        Err(catalog::Error::Exists(_)) => Err(Error::Conflict(taken())),
+        outcome => Ok(outcome?),
+    }
+}
