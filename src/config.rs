@@ -19,7 +19,7 @@ use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::identity::limits::Limits;
 use crate::identity::local::Local;
-use crate::identity::{Identity, Mode, keystone};
+use crate::identity::{Identity, Mode, Policy, keystone, policy};
 use crate::{api, catalog, identity, service, store};
 
 /// Environment variables that override secrets, and what they override: a section and an option.
@@ -197,6 +197,8 @@ pub struct Config {
     pub identity: Arc<Identity>,
     /// `[limits]`
     pub limits: Limits,
+    /// `[policy]`, with the rules that its files have.
+    pub policy: Arc<Policy>,
     /// Algorithm that `images.hashing_algorithm` names.
     pub hashing_algorithm: Option<HashAlgorithm>,
     /// Store that `images.default_store` names, or the only one.
@@ -237,10 +239,11 @@ impl Config {
         let cors: Option<api::cors::Config> = section(&mut document, "cors", true, &mut problems);
         let identity = identity(&mut document, &mut problems);
         let limits: Option<identity::limits::Config> = section(&mut document, "limits", true, &mut problems);
+        let policy = policy(&mut document, &mut problems);
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, cors, identity, limits"
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, cors, identity, limits, policy"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -278,7 +281,7 @@ impl Config {
                 }
             }
         }
-        match (server, log, catalog, images, jobs, cors, identity, limits, default_store) {
+        match (server, log, catalog, images, jobs, cors, identity, limits, policy, default_store) {
             (
                 Some(server),
                 Some(log),
@@ -288,6 +291,7 @@ impl Config {
                 Some(cors),
                 Some(identity),
                 Some(limits),
+                Some(policy),
                 Some(default_store),
             ) if problems.is_empty() => Ok(Self {
                 server,
@@ -299,6 +303,7 @@ impl Config {
                 cors,
                 identity,
                 limits,
+                policy,
                 hashing_algorithm,
                 default_store,
                 custom_properties,
@@ -452,6 +457,12 @@ fn identity(document: &mut Table, problems: &mut Vec<String>) -> Option<Arc<Iden
         }
     };
     identity.map(Arc::new).map_err(|found| problems.extend(found)).ok()
+}
+
+fn policy(document: &mut Table, problems: &mut Vec<String>) -> Option<Arc<Policy>> {
+    let config: policy::Config = section(document, "policy", true, problems)?;
+    problems.extend(at_least_one("policy", &[("reload_interval_s", config.reload_interval_s)]));
+    Policy::load(config).map(Arc::new).map_err(|found| problems.extend(found)).ok()
 }
 
 fn choose_default_store(
@@ -611,6 +622,7 @@ mod tests {
         assert_eq!(keys(&["identity", "users"]), fields::<identity::local::User>());
         assert_eq!(keys(&["identity", "projects"]), fields::<identity::local::Project>());
         assert_eq!(keys(&["identity", "tokens"]), fields::<identity::local::Token>());
+        assert_eq!(keys(&["policy"]), fields::<identity::policy::Config>());
     }
 
     #[test]

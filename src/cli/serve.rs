@@ -62,6 +62,7 @@ fn start_log(log: &Log) {
 async fn run(config: Config) -> Result<u8, String> {
     // Signals from the first moment on: whoever stops a gateway that is starting means it.
     let mut signals = Signals::new()?;
+    let hangup = listen(SignalKind::hangup())?;
     let started = tokio::select! {
         started = start(&config) => started?,
         () = signals.next() => return Ok(0),
@@ -70,6 +71,7 @@ async fn run(config: Config) -> Result<u8, String> {
     let (services, draining) = (Arc::clone(&state.services), state.draining.clone());
     let poll_interval = Duration::from_secs(config.jobs.poll_interval_s);
     let working = tokio::spawn(worker::run(Arc::clone(&services), poll_interval, stop_working.clone()));
+    tokio::spawn(follow_policy(Arc::clone(&config.policy), hangup, stop_working.clone()));
     let serving = tokio::spawn(api::serve(listener, state, stop_serving.clone()));
 
     signals.next().await;
@@ -101,6 +103,23 @@ async fn run(config: Config) -> Result<u8, String> {
         }
     }
     Ok(0)
+}
+
+/// Puts changed policy files in force, within a few seconds, or at once after SIGHUP.
+async fn follow_policy(policy: Arc<Policy>, mut hangup: Signal, stop: CancellationToken) {
+    loop {
+        let asked = tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(policy.reload_interval()) => false,
+            _ = hangup.recv() => true,
+        };
+        let policy = Arc::clone(&policy);
+        // Files may be on a file system that has stopped to answer.
+        let read = tokio::task::spawn_blocking(move || policy.reload(asked)).await;
+        if let Err(panic) = read {
+            tracing::error!("the policy could not be read again: {panic}");
+        }
+    }
 }
 
 /// A gateway that is ready to serve.
@@ -143,7 +162,8 @@ async fn start(config: &Config) -> Result<Gateway, String> {
             }
         });
     }
-    let policy = Arc::new(Policy::default());
+    let policy = Arc::clone(&config.policy);
+    policy.warnings().iter().for_each(|warning| tracing::warn!("policy: {warning}"));
     let services = Services::new(
         catalog,
         Stores::new(stores, config.default_store.clone()),
@@ -175,9 +195,12 @@ struct Signals {
     interrupt: Signal,
 }
 
+fn listen(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|e| format!("signals cannot be received: {e}"))
+}
+
 impl Signals {
     fn new() -> Result<Self, String> {
-        let listen = |kind| signal(kind).map_err(|e| format!("signals cannot be received: {e}"));
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
