@@ -13,8 +13,9 @@ pub(super) struct Catalog(Vec<Service>);
 /// A service.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Service {
+    /// Such as `image`.
     #[serde(rename = "type")]
-    kind: String,
+    pub(super) kind: String,
     pub(super) id: String,
     #[serde(default)]
     pub(super) endpoints: Vec<Endpoint>,
@@ -30,14 +31,20 @@ pub(super) struct Endpoint {
 }
 
 impl Catalog {
-    /// The services of a type.
-    pub(super) fn services_of(&self, kind: &str) -> impl Iterator<Item = &Service> {
-        self.0.iter().filter(move |service| service.kind == kind)
+    /// All services.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.0.iter()
+    }
+
+    /// Whether there is a service of a type.
+    pub(super) fn has(&self, kind: &str) -> bool {
+        self.services().any(|service| service.kind == kind)
     }
 
     /// URL of a service at an interface, in a region if one is wanted.
     pub(super) fn url(&self, kind: &str, interface: &str, region: Option<&str>) -> Option<&str> {
-        let mut endpoints = self.services_of(kind).flat_map(|service| &service.endpoints);
+        let mut endpoints =
+            self.services().filter(|service| service.kind == kind).flat_map(|service| &service.endpoints);
         let wanted = |endpoint: &&Endpoint| {
             endpoint.interface == interface && (region.is_none() || endpoint.region_id.as_deref() == region)
         };

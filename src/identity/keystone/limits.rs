@@ -119,23 +119,23 @@ impl LimitsLookup {
 
     /// Ids of our service and region.
     fn place<'a>(&self, catalog: &'a Catalog) -> Result<(&'a str, Option<&'a str>), Failure> {
-        let places = catalog.services_of(SERVICE_TYPE).flat_map(|service| {
-            service.endpoints.iter().map(move |endpoint| (service.id.as_str(), endpoint.region_id.as_deref(), endpoint))
+        let places = catalog.services().flat_map(|service| {
+            service.endpoints.iter().map(move |endpoint| (service, endpoint.region_id.as_deref(), endpoint))
         });
         let mut found: Vec<_> = places
-            .filter(|(_, region, endpoint)| match &self.endpoint_id {
+            .filter(|(service, region, endpoint)| match &self.endpoint_id {
                 Some(id) => endpoint.id == *id,
-                None => self.region.is_none() || *region == self.region.as_deref(),
+                None => service.kind == SERVICE_TYPE && (self.region.is_none() || *region == self.region.as_deref()),
             })
-            .map(|(service, region, _)| (service, region))
+            .map(|(service, region, _)| (service.id.as_str(), region))
             .collect();
         found.sort_unstable();
         found.dedup();
         match (found.as_slice(), &self.endpoint_id) {
             ([place], _) => Ok(*place),
-            ([], Some(id)) => Err(Failure(format!(
-                "has no endpoint {id} of type {SERVICE_TYPE} in our catalog: check endpoint_id of [identity.keystone]"
-            ))),
+            ([], Some(id)) => {
+                Err(Failure(format!("has no endpoint {id} in our catalog: check endpoint_id of [identity.keystone]")))
+            }
             ([], None) => Err(Failure(format!(
                 "has no endpoint of type {SERVICE_TYPE} in our catalog: register one, and check region_name of [identity.keystone]"
             ))),
@@ -250,10 +250,11 @@ mod tests {
             let lookup = LimitsLookup::new(&config);
             lookup.place(&catalog).map(|(service, region)| (service.to_owned(), region.map(str::to_owned)))
         };
+        assert_eq!(place(Some("e0"), None).unwrap(), ("i".into(), Some("one".into())));
         assert_eq!(place(Some("e3"), None).unwrap(), ("s".into(), Some("two".into())));
         assert_eq!(place(None, Some("one")).unwrap(), ("s".into(), Some("one".into())));
         for (endpoint_id, region, word) in
-            [(Some("e0"), None, "endpoint_id"), (None, Some("three"), "region_name"), (None, None, "several")]
+            [(Some("e9"), None, "endpoint_id"), (None, Some("three"), "region_name"), (None, None, "several")]
         {
             let problem = place(endpoint_id, region).unwrap_err().to_string();
             assert!(problem.contains(word), "{problem}");

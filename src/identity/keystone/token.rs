@@ -125,7 +125,7 @@ impl Validated {
             scope,
             roles: token.roles.into_iter().map(|role| role.name.to_lowercase()).collect(),
             access_rules: token.application_credential.and_then(|credential| credential.access_rules),
-            has_image_service: token.catalog.services_of(SERVICE_TYPE).next().is_some(),
+            has_image_service: token.catalog.has(SERVICE_TYPE),
         }
     }
 

@@ -6,6 +6,7 @@ mod keystone;
 mod own;
 mod proxy;
 mod servers;
+mod site;
 mod slow;
 mod state;
 mod wire;
@@ -16,6 +17,7 @@ pub(crate) use keystone::{FakeKeystone, Fault, OWN_CREDENTIAL, OWN_PASSWORD, OWN
 pub(crate) use own::OwnServers;
 pub(crate) use proxy::Proxy;
 pub(crate) use servers::{FAR_POOL, ceph, psql, rbd, run, servers, try_rbd};
+pub(crate) use site::Site;
 pub(crate) use slow::{SlowDownload, SlowUpload};
 pub(crate) use state::{Session, assert_active, assert_consistent, await_clean, hash, left_in_pool, status_of};
 pub(crate) use wire::Wire;
@@ -51,12 +53,17 @@ pub(crate) fn shared(file: &str) -> Option<std::path::PathBuf> {
     if path.exists() {
         return Some(path);
     }
+    skip("no ../shared");
+    None
+}
+
+/// Says that this test cannot run here, and why: it then counts as skipped.
+pub(crate) fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let line = format!("{test}: no ../shared\n");
+    let line = format!("{test}: {reason}\n");
     if let Some(list) = std::env::var_os("ROCKPOOL_TEST_SKIPPED") {
         use std::io::Write as _;
         std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap().write_all(line.as_bytes()).unwrap();
     }
     eprint!("skipped {line}");
-    None
 }

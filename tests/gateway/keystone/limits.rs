@@ -49,7 +49,7 @@ async fn limits_are_of_this_service_and_the_project_asked_for() {
     keystone.fault(Fault::Status(500));
     identity.limits("p-demo", None).await.unwrap_err();
     keystone.fault(Fault::None);
-    let wrong = self::identity(&keystone, "endpoint_id = \"e-identity\"");
+    let wrong = self::identity(&keystone, "endpoint_id = \"e-none\"");
     assert!(wrong.limits("p-demo", None).await.unwrap_err().to_string().contains("endpoint_id"));
 }
 

@@ -1,0 +1,203 @@
+//! Against the real thing: what the Keystone of these tests says is what Keystone says.
+
+use std::time::{Duration, Instant};
+
+use rockpool::identity::Identity;
+use rockpool::identity::keystone::{Keystone, Limits};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use ureq::SendBody;
+
+use crate::harness::{Client, Gateway, Site, eventually};
+
+fn client(gateway: &Gateway, token: &str) -> Client {
+    Client::new(&gateway.url, Some(token))
+}
+
+#[test]
+fn real_users_are_who_they_are() {
+    let Some(site) = Site::find() else { return };
+    let gateway = Gateway::start(site.options());
+    let as_user = |user: &str| client(&gateway, &site.token(user));
+    let demo = as_user("demo");
+    let image = demo.post("/v2/images", &json!({"name": "mine"})).expect(201).json();
+    assert_eq!(image["owner"], site.project("demo"));
+    let path = format!("/v2/images/{}", image["id"].as_str().unwrap());
+    for (user, get, delete) in
+        [("alt_demo", 404, 404), ("norole", 404, 404), ("reader", 200, 403), ("manager", 200, 204), ("admin", 404, 404)]
+    {
+        as_user(user).get(&path).expect(get);
+        as_user(user).delete(&path).expect(delete);
+    }
+    as_user("norole").get("/v2/images").expect(403);
+    as_user("nova").get("/v2/images").expect(200);
+    let answer = client(&gateway, "gAAAAA-no-such-token").get("/v2/images").expect(401);
+    assert_eq!(answer.header("www-authenticate"), format!("Keystone uri=\"{}\"", site.url));
+}
+
+#[test]
+fn a_real_token_that_is_revoked_is_refused_after_the_cache_time() {
+    let Some(site) = Site::find() else { return };
+    let gateway = Gateway::start(site.options().set("identity.keystone", "token_cache_time_s", 2));
+    let token = site.token("demo");
+    let began = Instant::now();
+    client(&gateway, &token).get("/v2/images").expect(200);
+    site.revoke(&token);
+    eventually("it is refused", 20, || client(&gateway, &token).get("/v2/images").status == 401);
+    let window = began.elapsed();
+    assert!(window < Duration::from_secs(8), "{window:?}");
+}
+
+#[test]
+fn real_scopes_other_than_projects_are_403() {
+    let Some(site) = Site::find() else { return };
+    let gateway = Gateway::start(site.options());
+    for (user, scope, word) in [
+        ("admin", json!({"system": {"all": true}}), "the system"),
+        ("admin", json!({"domain": {"id": "default"}}), "a domain"),
+        ("demo", Value::Null, "anything"),
+    ] {
+        let answer = client(&gateway, &site.token_for(user, scope)).get("/v2/images").expect(403);
+        assert!(answer.text().contains(word), "{}", answer.text());
+    }
+}
+
+/// An application credential of `demo` that ends in `seconds`; so do its tokens.
+fn short_token(site: &Site, seconds: i64) -> String {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    let end = (OffsetDateTime::now_utc() + time::Duration::seconds(seconds)).format(format).unwrap();
+    let user = site.people["users"]["demo"]["id"].as_str().unwrap();
+    let body = json!({"application_credential": {"name": uuid::Uuid::new_v4(), "expires_at": end}});
+    let credential =
+        site.as_user("demo").post(&format!("/users/{user}/application_credentials"), &body).expect(201).json();
+    let credential = &credential["application_credential"];
+    site.login_with(credential["id"].clone(), credential["secret"].clone())
+}
+
+#[test]
+fn a_real_expired_token_is_good_only_beside_a_service_token() {
+    let Some(site) = Site::find() else { return };
+    let gateway = Gateway::start(site.options());
+    let nova = site.token("nova");
+    let token = short_token(&site, 6);
+    let beside =
+        |service: &str| client(&gateway, &token).get_with("/v2/images", &[("x-service-token", service)]).status;
+    client(&gateway, &token).get("/v2/images").expect(200);
+    eventually("it has expired", 30, || client(&gateway, &token).get("/v2/images").status == 401);
+    assert_eq!(beside(&nova), 200);
+    assert_eq!(beside(&site.token("demo")), 401);
+    assert_eq!(beside("gAAAAA-no-such-token"), 401);
+    client(&gateway, &token).get("/v2/images").expect(401);
+    // A service's own system-wide token has no such role.
+    assert_eq!(beside(&site.token_for("glance", json!({"system": {"all": true}}))), 401);
+}
+
+#[test]
+fn real_access_rules_are_kept() {
+    let Some(site) = Site::find() else { return };
+    let gateway = Gateway::start(site.options());
+    let id = client(&gateway, &site.token("demo")).create("mine");
+    let all = client(&gateway, &site.token_of_credential("demo-app"));
+    let shows = client(&gateway, &site.token_of_credential("demo-app-show"));
+    let path = format!("/v2/images/{id}");
+    for client in [&all, &shows] {
+        client.get("/v2/images").expect(200);
+        client.get("/v2/images?limit=1").expect(200);
+        client.get(&path).expect(200);
+    }
+    for (method, path) in
+        [("GET", format!("{path}/file")), ("DELETE", path.clone()), ("GET", "/v2/schemas/image".into())]
+    {
+        let answer = shows.send(method, &path, &[], SendBody::none()).expect(403);
+        assert!(answer.text().contains("access rules"), "{}", answer.text());
+    }
+    shows.post("/v2/images", &json!({})).expect(403);
+    // A service that works on the user's behalf may.
+    let nova = site.token("nova");
+    shows.get_with(&format!("{path}/file"), &[("x-service-token", &nova)]).expect(204);
+    all.delete(&path).expect(204);
+}
+
+#[test]
+fn a_gateway_can_be_an_application_credential_or_a_mere_service() {
+    let Some(site) = Site::find() else { return };
+    let credential = &site.people["application_credentials"]["glance-app"];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let by_credential = Gateway::start(
+        site.options()
+            .unset("identity.keystone", "username")
+            .unset("identity.keystone", "password")
+            .unset("identity.keystone", "project_name")
+            .set("identity.keystone", "application_credential_id", text(&credential["id"]))
+            .set("identity.keystone", "application_credential_secret", text(&credential["secret"]))
+            .set("identity.keystone", "interface", "internal")
+            .set("identity.keystone", "region_name", "RegionOne"),
+    );
+    client(&by_credential, &site.token("demo")).get("/v2/images").expect(200);
+    let (name, password) = mere_service(&site);
+    let by_service = by_credential.sibling_with(site.options().set("identity.keystone", "username", name).set(
+        "identity.keystone",
+        "password",
+        password,
+    ));
+    client(&by_service, &site.token("alt_demo")).get("/v2/images").expect(200);
+    // One who may not validate tokens is no reason to send clients away.
+    let demo = &site.people["users"]["demo"];
+    let by_nobody = by_credential.sibling_with(
+        site.options()
+            .set("identity.keystone", "username", "demo")
+            .set("identity.keystone", "password", text(&demo["password"]))
+            .set("identity.keystone", "project_name", "demo"),
+    );
+    client(&by_nobody, &site.token("alt_demo")).get("/v2/images").expect(503);
+    assert!(by_nobody.log().contains("our user needs the role service"), "{}", by_nobody.log());
+}
+
+/// A user with nothing but the role `service`: name and password.
+fn mere_service(site: &Site) -> (String, String) {
+    let admin = site.as_user("admin");
+    let (name, password) = (format!("service-{}", uuid::Uuid::new_v4()), uuid::Uuid::new_v4().to_string());
+    let body = json!({"user": {"name": name, "password": password, "domain_id": "default"}});
+    let user = admin.post("/users", &body).expect(201).json()["user"]["id"].as_str().unwrap().to_owned();
+    let (project, role) = (site.project("service"), site.people["roles"]["service"].as_str().unwrap().to_owned());
+    let path = format!("/projects/{project}/users/{user}/roles/{role}");
+    admin.send("PUT", &path, &[], SendBody::none()).expect(204);
+    (name, password)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_limits_are_found_with_the_role_service_alone() {
+    let Some(site) = Site::find() else { return };
+    let admin = site.as_user("admin");
+    let make = |path: &str, body: Value| admin.post(path, &body).expect(201).json();
+    // A service and a region of its own, where nobody else sets limits.
+    let name = uuid::Uuid::new_v4().as_simple().to_string();
+    let region = make("/regions", json!({"region": {"id": format!("r-{name}")}}))["region"]["id"].clone();
+    let service = json!({"service": {"name": name, "type": format!("image-{name}")}});
+    let service = make("/services", service)["service"]["id"].clone();
+    let endpoint =
+        json!({"service_id": service, "interface": "public", "region_id": region, "url": "http://127.0.0.1:1"});
+    let endpoint = make("/endpoints", json!({"endpoint": endpoint}))["endpoint"]["id"].as_str().unwrap().to_owned();
+    let registered: Vec<Value> = ["image_size_total", "image_stage_total", "image_count_total"]
+        .iter()
+        .enumerate()
+        .map(|(n, resource)| json!({"service_id": service, "region_id": region, "resource_name": resource, "default_limit": n + 10}))
+        .collect();
+    make("/registered_limits", json!({"registered_limits": registered}));
+    let project =
+        make("/projects", json!({"project": {"name": name, "domain_id": "default"}}))["project"]["id"].clone();
+    let limit = json!({"service_id": service, "region_id": region, "project_id": project, "resource_name": "image_count_total", "resource_limit": 3});
+    make("/limits", json!({"limits": [limit]}));
+    let (user, password) = mere_service(&site);
+    let config = format!(
+        "auth_url = \"{}\"\nusername = \"{user}\"\npassword = \"{password}\"\nproject_name = \"service\"\nendpoint_id = \"{endpoint}\"",
+        site.url
+    );
+    let identity = Identity::Keystone(Box::new(Keystone::new(&toml::from_str(&config).unwrap()).unwrap()));
+    let of = async |project: &Value| identity.limits(project.as_str().unwrap(), None).await.unwrap().unwrap();
+    let all =
+        Limits { image_size_total_mib: 10, image_stage_total_mib: 11, image_count_total: 12, image_count_uploading: 0 };
+    assert_eq!(of(&json!(site.project("demo"))).await, all);
+    assert_eq!(of(&project).await, Limits { image_count_total: 3, ..all });
+}
