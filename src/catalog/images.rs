@@ -17,7 +17,7 @@ use crate::domain::status::{Status, Transition};
 /// Columns of an image `i`, with its properties, tags and locations folded in: one statement, one
 /// round trip, however many images.
 pub(super) const COLUMNS: &str = "i.id, i.status, i.name, i.visibility, i.owner, i.protected, i.hidden, i.container_format, i.disk_format, \
-    i.min_disk_gib, i.min_ram_mib, i.size_bytes, i.virtual_size_bytes, i.checksum, i.os_hash_algo, i.os_hash_value, i.created_at, i.updated_at, i.version, \
+    i.min_disk_gib, i.min_ram_mib, i.size_bytes, i.virtual_size_bytes, i.checksum, i.os_hash_algo, i.os_hash_value, i.upload_failure, i.created_at, i.updated_at, i.version, \
     (SELECT jsonb_object_agg(p.name, p.value) FROM image_properties p WHERE p.image_id = i.id) AS properties, \
     ARRAY(SELECT t.value FROM image_tags t WHERE t.image_id = i.id) AS tags, \
     (SELECT jsonb_agg(jsonb_build_object('store', l.store, 'url', l.url, 'metadata', l.metadata, 'owned', l.owned) ORDER BY l.position, l.id) \
@@ -75,6 +75,7 @@ impl TryFrom<&Row> for Image {
             },
             content,
             locations,
+            upload_failure: row.get("upload_failure"),
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
             version: row.get("version"),
@@ -238,13 +239,15 @@ impl Tx {
         self.insert_tags(id, next.tags.difference(&old.tags)).await
     }
 
-    /// Moves an image along the state machine. `false`: it was in none of the states it may come from.
+    /// Moves an image along the state machine. `false`: it was in none of the states it may come from. An active
+    /// image does not tell any more how an upload failed.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn transition(&self, id: ImageId, transition: &Transition) -> Result<bool, Error> {
         let sql = "-- image_transition\n\
-            UPDATE images SET status = $2 /* status */, updated_at = now(), version = version + 1\n\
+            UPDATE images SET status = $2 /* status */, updated_at = now(), version = version + 1,\n\
+              upload_failure = CASE WHEN $2 = 'active' THEN NULL ELSE upload_failure END\n\
             WHERE id = $1 /* id */ AND status = ANY($3 /* from */)";
         Ok(self.execute(sql, &[&id.uuid(), &transition.to.as_str(), &transition.from_names()]).await? == 1)
     }

@@ -8,6 +8,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("migrations/0001_images.sql")),
     (2, include_str!("migrations/0002_metadefs.sql")),
     (3, include_str!("migrations/0003_locations.sql")),
+    (4, include_str!("migrations/0004_tasks.sql")),
     (5, include_str!("migrations/0005_quotas.sql")),
     (6, include_str!("migrations/0006_list_indexes.sql")),
 ];

@@ -187,8 +187,8 @@ impl Tx {
         Ok(self.execute(sql, &[&lease.job, &lease.token, &bigint(bytes)]).await? == 1)
     }
 
-    /// Moves an image whose upload holds `lease` back to where the upload began, unless that has been done:
-    /// a later upload of the same image is none of this one's business.
+    /// Moves an image whose upload holds `lease` back to where the upload began and notes why, unless that has
+    /// been done: a later upload of the same image is none of this one's business.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -198,14 +198,15 @@ impl Tx {
         lease: Lease,
         transition: &Transition,
         live: &[&str],
+        why: &str,
     ) -> Result<(), Error> {
         let sql = "-- upload_abort\n\
-            UPDATE images SET status = $2 /* status */, updated_at = now(), version = version + 1\n\
+            UPDATE images SET status = $2 /* status */, upload_failure = $7 /* upload_failure */, updated_at = now(), version = version + 1\n\
             WHERE id = $1 /* id */ AND status = ANY($3 /* from */)\n\
               AND EXISTS (SELECT FROM jobs WHERE id = $4 /* id */ AND lease_token = $5 /* lease_token */ AND state = ANY($6 /* state */))";
         self.execute(
             sql,
-            &[&id.uuid(), &transition.to.as_str(), &transition.from_names(), &lease.job, &lease.token, &live],
+            &[&id.uuid(), &transition.to.as_str(), &transition.from_names(), &lease.job, &lease.token, &live, &why],
         )
         .await
         .map(drop)

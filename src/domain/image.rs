@@ -100,6 +100,8 @@ pub struct Image {
     pub content: Option<Content>,
     /// Copies of the bytes, first choice first.
     pub locations: Vec<Location>,
+    /// Why the last upload failed, for people; `None` once data is there.
+    pub upload_failure: Option<String>,
     /// When the record was made.
     pub created_at: OffsetDateTime,
     /// When the record last changed.

@@ -68,6 +68,7 @@ impl Services {
             attributes,
             content: None,
             locations: Vec::new(),
+            upload_failure: None,
             created_at: now,
             updated_at: now,
             version: 1,

@@ -15,6 +15,9 @@ use crate::store::{self, Attempt, description};
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(2);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
 
+/// What is told of an upload that its gateway could neither finish nor undo.
+const GATEWAY_DIED: &str = "The gateway that received the data died, or was cut off, before it had all of it.";
+
 impl Services {
     /// Takes up one job that nobody works on. `false`: there is none.
     ///
@@ -64,13 +67,12 @@ impl Services {
         if job.state == WRITING {
             tracing::info!(image = %job.image, "undoing an upload whose gateway is gone");
             // The record first: its data may have to wait until the dead writer stops counting as a user.
-            if !self.record_undone(attempt, job.lease, false).await? {
+            if !self.requeue(attempt, job.lease, GATEWAY_DIED).await? {
                 return Ok(());
             }
         }
         store.discard(attempt).await?;
-        self.record_undone(attempt, job.lease, true).await?;
-        Ok(())
+        Ok(self.forget_attempt(attempt, job.lease).await?)
     }
 
     async fn recover_delete(&self, job: &Job, held: &Held) -> Result<(), Error> {

@@ -167,7 +167,7 @@ impl Services {
         match self.receive(image, attempt, &store, upload, allowance, &held).await {
             Ok(content) => progress.content = Some(content),
             Err(failure) => {
-                self.undo_upload(attempt, held.lease, store.as_ref()).await;
+                self.undo_upload(attempt, held.lease, store.as_ref(), &failure).await;
                 return Err(failure);
             }
         }
@@ -252,8 +252,9 @@ impl Services {
         let url = match store.publish(attempt).await {
             Err(error @ store::Error::NotFound(_)) => {
                 // Somebody removed it by hand: there is nothing to finish.
-                self.undo_upload(attempt, held.lease, store).await;
-                return Err(error.into());
+                let failure = error.into();
+                self.undo_upload(attempt, held.lease, store, &failure).await;
+                return Err(failure);
             }
             other => other?,
         };
@@ -265,8 +266,9 @@ impl Services {
                     return Ok(());
                 }
                 Ok(Activation::Deleted) => {
-                    self.undo_upload(attempt, held.lease, store).await;
-                    return Err(Error::Gone(format!("Image {} was deleted while data arrived.", attempt.image)));
+                    let gone = Error::Gone(format!("Image {} was deleted while data arrived.", attempt.image));
+                    self.undo_upload(attempt, held.lease, store, &gone).await;
+                    return Err(gone);
                 }
                 Ok(Activation::NotOurs) => return self.outcome_elsewhere(attempt).await,
                 Err(error) if error.is_temporary() => {
@@ -321,8 +323,8 @@ impl Services {
     /// Puts everything back as it was before the upload: the record is queued again, so that a retry is
     /// possible whatever the store does, then the data goes. What cannot be done now is left to the job. To be
     /// called only while no other gateway can take the upload for complete.
-    pub(super) async fn undo_upload(&self, attempt: Attempt, lease: Lease, store: &dyn Store) {
-        match self.record_undone(attempt, lease, false).await {
+    pub(super) async fn undo_upload(&self, attempt: Attempt, lease: Lease, store: &dyn Store, failure: &Error) {
+        match self.requeue(attempt, lease, &reason(failure)).await {
             Ok(true) => {}
             // Somebody else does it; two at the same time would get in each other's way.
             Ok(false) => return,
@@ -332,7 +334,7 @@ impl Services {
             }
         }
         let discarded = match store.discard(attempt).await {
-            Ok(()) => self.record_undone(attempt, lease, true).await.map(drop).map_err(Error::from),
+            Ok(()) => self.forget_attempt(attempt, lease).await.map_err(Error::from),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = discarded {
@@ -342,24 +344,26 @@ impl Services {
         }
     }
 
-    /// Notes that an upload is over; with `discarded`, that nothing of it is left either. `false`: it is
-    /// somebody else's business.
-    pub(super) async fn record_undone(
-        &self,
-        attempt: Attempt,
-        lease: Lease,
-        discarded: bool,
-    ) -> Result<bool, catalog::Error> {
+    /// Queues the record of a failed upload again, and notes in it why. `false`: it is somebody else's business.
+    pub(super) async fn requeue(&self, attempt: Attempt, lease: Lease, why: &str) -> Result<bool, catalog::Error> {
         let tx = self.catalog.begin("upload_undo").await?;
-        tx.abort_upload(attempt.image, lease, &ABORT_UPLOAD, &[WRITING, COMMITTING]).await?;
-        let ours = if discarded { tx.finish_job(lease).await? } else { tx.set_job_state(lease, DISCARDING).await? };
-        if !ours {
+        tx.abort_upload(attempt.image, lease, &ABORT_UPLOAD, &[WRITING, COMMITTING], why).await?;
+        if !tx.set_job_state(lease, DISCARDING).await? {
             tx.rollback().await?;
             return Ok(false);
         }
-        tx.forget_image(attempt.image).await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Notes that nothing is left in the store of an upload whose record has been queued again.
+    pub(super) async fn forget_attempt(&self, attempt: Attempt, lease: Lease) -> Result<(), catalog::Error> {
+        let tx = self.catalog.begin("upload_discarded").await?;
+        if !tx.finish_job(lease).await? {
+            return tx.rollback().await;
+        }
+        tx.forget_image(attempt.image).await?;
+        tx.commit().await
     }
 }
 
@@ -368,6 +372,23 @@ enum Activation {
     Done,
     Deleted,
     NotOurs,
+}
+
+/// Why an upload failed, for whoever looks at the image later: what its client was told.
+fn reason(failure: &Error) -> String {
+    match failure {
+        Error::Unavailable(_) => "Something that the image service depends on did not answer.".into(),
+        Error::Internal(_) => "The image service failed; its log tells why.".into(),
+        Error::ClientGone(why) => format!("The client went away before it had sent everything: {why}."),
+        Error::Invalid(_)
+        | Error::Forbidden(_)
+        | Error::NotFound(_)
+        | Error::TooSlow(_)
+        | Error::Conflict(_)
+        | Error::Gone(_)
+        | Error::TooLarge(_)
+        | Error::Busy(_) => failure.to_string(),
+    }
 }
 
 /// Waits a moment for the catalog to come back, as long as the lease is ours.

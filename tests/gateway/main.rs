@@ -14,6 +14,7 @@ mod create;
 mod database;
 mod delete;
 mod download;
+mod failures;
 mod harness;
 mod health;
 mod identity;

@@ -13,6 +13,8 @@ use crate::domain::image::{Image, Location, Visibility, timestamp};
 use crate::domain::limits::TEXT_CHARS_MAX;
 use crate::domain::status::Status;
 
+/// Read-only property of an image that is queued again because an upload failed.
+const UPLOAD_FAILURE: &str = "os_glance_upload_failure";
 /// States of the reference that no image has here; clients know them from the schema.
 const FOREIGN_STATES: [&str; 2] = ["killed", "pending_delete"];
 
@@ -92,6 +94,10 @@ pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> 
     for (name, value) in &image.attributes.properties {
         let null = value.is_empty() && settings.formats.properties.is_nullable(name);
         object.insert(name.clone(), if null { Value::Null } else { json!(value) });
+    }
+    // In the names that the service keeps for itself. It is no member of the table, because the schema is Glance's.
+    if let Some(failure) = &image.upload_failure {
+        object.insert(UPLOAD_FAILURE.into(), json!(failure));
     }
     write(&MEMBERS, image, &View { settings, admin }, &mut object);
     Value::Object(object)

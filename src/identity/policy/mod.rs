@@ -177,6 +177,7 @@ mod tests {
             attributes,
             content: None,
             locations: Vec::new(),
+            upload_failure: None,
             created_at: OffsetDateTime::UNIX_EPOCH,
             updated_at: OffsetDateTime::UNIX_EPOCH,
             version: 1,
