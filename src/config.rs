@@ -19,6 +19,7 @@ use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::identity::limits::Limits;
 use crate::identity::local::Local;
+use crate::identity::protection::{Protections, RuleFormat};
 use crate::identity::{Identity, Mode, Policy, keystone, policy};
 use crate::{api, catalog, identity, service, store};
 
@@ -125,6 +126,10 @@ pub struct Images {
     pub image_schema_file: Option<PathBuf>,
     /// Most members of an image; negative: no limit.
     pub image_member_quota: i64,
+    /// File that says who may see and change which additional properties, as Glance has it.
+    pub property_protection_file: Option<PathBuf>,
+    /// What stands in that file behind each operation.
+    pub property_protection_rule_format: RuleFormat,
     /// Page size without `limit`.
     pub limit_param_default: usize,
     /// Largest page.
@@ -151,6 +156,8 @@ impl Default for Images {
             image_tag_quota: 128,
             image_schema_file: None,
             image_member_quota: 128,
+            property_protection_file: None,
+            property_protection_rule_format: RuleFormat::Roles,
             limit_param_default: 25,
             api_limit_max: 1000,
             show_image_direct_url: true,
@@ -199,6 +206,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[policy]`, with the rules that its files have.
     pub policy: Arc<Policy>,
+    /// What is in `images.property_protection_file`.
+    pub protections: Option<Arc<Protections>>,
     /// Algorithm that `images.hashing_algorithm` names.
     pub hashing_algorithm: Option<HashAlgorithm>,
     /// Store that `images.default_store` names, or the only one.
@@ -268,12 +277,19 @@ impl Config {
             problems.extend(cors.problems());
         }
         let mut hashing_algorithm = None;
+        let mut protections = None;
         let mut default_store = None;
         let mut custom_properties = CustomProperties::usual();
         if let Some(images) = &images {
             problems.extend(images_problems(images));
             hashing_algorithm = HashAlgorithm::parse(&images.hashing_algorithm);
             default_store = choose_default_store(images, &stores, &mut problems);
+            if let (Some(path), Some(policy)) = (&images.property_protection_file, &policy) {
+                match Protections::load(path, images.property_protection_rule_format, policy) {
+                    Ok(found) => protections = Some(Arc::new(found)),
+                    Err(found) => problems.extend(found),
+                }
+            }
             if let Some(path) = &images.image_schema_file {
                 match read_custom_properties(path) {
                     Ok(found) => custom_properties = found,
@@ -304,6 +320,7 @@ impl Config {
                 identity,
                 limits,
                 policy,
+                protections,
                 hashing_algorithm,
                 default_store,
                 custom_properties,
@@ -324,6 +341,7 @@ impl Config {
                 tags: images.image_tag_quota,
                 members: images.image_member_quota,
             },
+            protections: self.protections.clone(),
             page_sizes: PageSizes { default: images.limit_param_default, max: images.api_limit_max },
             image_size_cap_bytes: images.image_size_cap_bytes,
             checksum: images.checksum,

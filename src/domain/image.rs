@@ -156,7 +156,7 @@ const READ_ONLY: [&str; 14] = [
 /// Names that may not be used for properties.
 const RESERVED: [&str; 4] = ["location", "locations", "deleted", "deleted_at"];
 /// Prefix of the names that Glance keeps for itself.
-const RESERVED_PREFIX: &str = "os_glance";
+pub const RESERVED_PREFIX: &str = "os_glance";
 
 /// What a name in a request means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +169,25 @@ pub enum Field {
     Reserved,
     /// An additional property.
     Property,
+}
+
+/// What somebody does with an additional property.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PropertyOperation {
+    /// Adds it.
+    Create,
+    /// Sees it.
+    Read,
+    /// Changes its value.
+    Update,
+    /// Removes it.
+    Delete,
+}
+
+/// The refusal of an additional property that is not the caller's to write, whether it exists or not.
+#[must_use]
+pub fn reserved(name: &str) -> Refusal {
+    Refusal::Forbidden(format!("Attribute '{name}' is reserved."))
 }
 
 /// Classifies the name of a field.
@@ -187,7 +206,7 @@ pub fn classify(name: &str) -> Field {
 pub fn check_writable(name: &str) -> Result<(), Refusal> {
     match classify(name) {
         Field::ReadOnly => Err(Refusal::Forbidden(format!("Attribute '{name}' is read-only."))),
-        Field::Reserved => Err(Refusal::Forbidden(format!("Attribute '{name}' is reserved."))),
+        Field::Reserved => Err(reserved(name)),
         Field::Attribute | Field::Property => Ok(()),
     }
 }

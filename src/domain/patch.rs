@@ -3,10 +3,12 @@
 //! All operations are read and checked first, then applied to one copy of the attributes: a patch is
 //! applied whole or not at all (`image-api.md` 3.4).
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::Refusal;
-use super::image::{Attributes, Field, Formats, check_writable, classify};
+use super::image::{Attributes, Field, Formats, PropertyOperation, check_writable, classify};
 use super::limits::PATCH_OPERATIONS_MAX;
 use super::status::Status;
 
@@ -85,12 +87,30 @@ impl Patch {
         self.operations.is_empty()
     }
 
-    /// Whether any operation adds or changes an additional property.
+    /// What the patch does with which additional properties, in its order. Whoever changes one has to know of it, and
+    /// so has whoever names one that is not there.
     #[must_use]
-    pub fn adds_properties(&self) -> bool {
-        self.operations
-            .iter()
-            .any(|operation| operation.action != Action::Remove && classify(&operation.key) == Field::Property)
+    pub fn property_operations(&self, current: &Attributes) -> Vec<(PropertyOperation, &str)> {
+        let mut present: BTreeSet<&str> = current.properties.keys().map(String::as_str).collect();
+        let mut found = Vec::new();
+        for operation in self.operations.iter().filter(|operation| classify(&operation.key) == Field::Property) {
+            let name = operation.key.as_str();
+            match (&operation.action, present.contains(name)) {
+                (Action::Add(_), false) => {
+                    present.insert(name);
+                    found.push((PropertyOperation::Create, name));
+                }
+                (Action::Add(_) | Action::Replace(_), true) => {
+                    found.extend([(PropertyOperation::Read, name), (PropertyOperation::Update, name)]);
+                }
+                (Action::Remove, true) => {
+                    present.remove(name);
+                    found.extend([(PropertyOperation::Read, name), (PropertyOperation::Delete, name)]);
+                }
+                (Action::Replace(_) | Action::Remove, false) => found.push((PropertyOperation::Read, name)),
+            }
+        }
+        found
     }
 
     /// Whether any operation concerns the owner.
@@ -255,6 +275,7 @@ mod tests {
     use super::{Dialect, Patch};
     use crate::domain::Refusal;
     use crate::domain::custom::CustomProperties;
+    use crate::domain::image::PropertyOperation::{Create, Delete, Read, Update};
     use crate::domain::image::{Attributes, Formats};
     use crate::domain::status::Status;
 
@@ -344,6 +365,30 @@ mod tests {
         ] {
             assert_eq!(kind(document.clone(), Dialect::V20), expected, "{document}");
         }
+    }
+
+    #[test]
+    fn what_a_patch_does_with_properties_follows_its_order() {
+        let operation = |op: &str, name: &str| json!({"op": op, "path": format!("/{name}"), "value": "v"});
+        let document = json!([
+            operation("add", "new"),
+            operation("replace", "new"),
+            operation("remove", "old"),
+            operation("add", "old"),
+            operation("replace", "name"),
+            operation("remove", "missing"),
+        ]);
+        let patch = Patch::parse(&document, Dialect::V21).unwrap();
+        let expected = [
+            (Create, "new"),
+            (Read, "new"),
+            (Update, "new"),
+            (Read, "old"),
+            (Delete, "old"),
+            (Create, "old"),
+            (Read, "missing"),
+        ];
+        assert_eq!(patch.property_operations(&image()), expected);
     }
 
     proptest! {

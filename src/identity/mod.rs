@@ -5,6 +5,7 @@ pub mod keystone;
 pub mod limits;
 pub mod local;
 pub mod policy;
+pub mod protection;
 
 pub use caller::Caller;
 pub use policy::Policy;

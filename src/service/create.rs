@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Error, Services};
 use crate::domain::id::ImageId;
-use crate::domain::image::{Attributes, Image, Visibility, check_writable};
+use crate::domain::image::{Attributes, Image, PropertyOperation, Visibility, check_writable};
 use crate::domain::limits::Resource;
 use crate::domain::status::Status;
 use crate::identity::Caller;
@@ -52,6 +52,9 @@ impl Services {
             Visibility::Community => self.authorize(Action::CommunitizeImage, caller, target)?,
             Visibility::Shared | Visibility::Private => {}
         }
+        for name in attributes.properties.keys() {
+            self.check_property(caller, PropertyOperation::Create, name)?;
+        }
         attributes.check_quotas(&self.settings.quotas)?;
         let account = self.account(attributes.owner.as_deref());
         // 3. Write it down; the id is taken for ever from now on.
@@ -83,6 +86,6 @@ impl Services {
             return Err(refused);
         }
         tx.commit().await?;
-        Ok(image)
+        Ok(self.readable(caller, image))
     }
 }

@@ -13,6 +13,7 @@ mod lease;
 mod list;
 mod members;
 mod metadefs;
+mod protect;
 mod quota;
 mod recover;
 mod show;
@@ -39,6 +40,7 @@ use crate::domain::query::PageSizes;
 use crate::domain::status::Status;
 use crate::identity::limits::Limits;
 use crate::identity::policy::{Action, Target};
+use crate::identity::protection::Protections;
 use crate::identity::{Caller, Identity, Policy};
 use crate::store::Stores;
 
@@ -61,6 +63,8 @@ pub struct Settings {
     pub formats: Formats,
     /// Quotas of one image.
     pub quotas: Quotas,
+    /// Who may see and change which additional properties; without, whoever may see and change the image.
+    pub protections: Option<Arc<Protections>>,
     /// Page sizes of lists.
     pub page_sizes: PageSizes,
     /// Largest image, in bytes.

@@ -20,7 +20,7 @@ impl Services {
         let image = self.visible(caller, id).await?;
         if patch.is_empty() {
             self.authorize(Action::ModifyImage, caller, Target::from(&image))?;
-            return Ok(image);
+            return Ok(self.readable(caller, image));
         }
         let id = image.id;
         // 2. Under a row lock, so that parallel patches follow each other and none is lost.
@@ -34,7 +34,7 @@ impl Services {
         let updated = updated.await;
         let image = conclude(tx, updated).await?;
         self.job_bell.notify_one();
-        Ok(image)
+        Ok(self.readable(caller, image))
     }
 
     /// Writes what differs in a locked image, and leaves word for the store's copy of the description. Whoever
@@ -56,6 +56,9 @@ impl Services {
         if patch.touches_owner() && !caller.is_admin() {
             return Err(Error::Forbidden("Attribute 'owner' can only be changed by an administrator.".into()));
         }
+        for (operation, name) in patch.property_operations(&image.attributes) {
+            self.check_property(caller, operation, name)?;
+        }
         let next = patch.apply(&image.attributes, image.status, &self.settings.formats)?;
         if next.visibility != image.attributes.visibility {
             match next.visibility {
@@ -65,7 +68,8 @@ impl Services {
             }
         }
         // Images from before a quota was lowered can still be changed otherwise.
-        if patch.adds_properties() || next.tags.len() > image.attributes.tags.len() {
+        let adds = next.properties.keys().any(|name| !image.attributes.properties.contains_key(name));
+        if adds || next.tags.len() > image.attributes.tags.len() {
             next.check_quotas(&self.settings.quotas)?;
         }
         Ok(next)

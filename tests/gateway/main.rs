@@ -27,6 +27,7 @@ mod members;
 mod metadefs;
 mod patch;
 mod plans;
+mod protections;
 mod proxies;
 mod quotas;
 mod races;

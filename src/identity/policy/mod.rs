@@ -112,6 +112,12 @@ impl Policy {
         rules.hold(rules.named(name), Credentials::Caller(caller), target)
     }
 
+    /// Whether there is a rule of that name itself.
+    #[must_use]
+    pub fn defines(&self, name: &str) -> bool {
+        self.rules().list.iter().any(|rule| rule.name == name)
+    }
+
     /// As [`Self::allows_rule`], for credentials that nobody vouches for.
     #[must_use]
     pub fn verdict(&self, name: &str, credentials: &Map<String, Value>, target: &Map<String, Value>) -> bool {
