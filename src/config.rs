@@ -17,7 +17,7 @@ use crate::domain::custom::CustomProperties;
 use crate::domain::image::Formats;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
-use crate::identity::limits::Limits;
+use crate::identity::limits::{Limits, Source};
 use crate::identity::local::Local;
 use crate::identity::protection::{Protections, RuleFormat};
 use crate::identity::{Identity, Mode, Policy, keystone, policy};
@@ -260,6 +260,11 @@ impl Config {
         }
         for (name, store) in &stores {
             problems.extend(store.problems(name));
+        }
+        if limits.as_ref().is_some_and(|limits| limits.source == Source::Keystone)
+            && identity.as_ref().is_some_and(|identity| matches!(**identity, Identity::Local(_)))
+        {
+            problems.push("limits.source is \"keystone\", but identity.mode is \"local\"".into());
         }
         let limits = limits.and_then(|config| Limits::new(&config).map_err(|found| problems.extend(found)).ok());
         if let Some(server) = &server {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::{Identity, Unavailable};
 use crate::domain::limits::{ProjectLimits, Resource, parse_size};
 
 /// Where unified limits come from.
@@ -15,6 +16,8 @@ pub enum Source {
     Off,
     /// From this configuration.
     Config,
+    /// From Keystone: Glance's `use_keystone_limits`.
+    Keystone,
 }
 
 /// Limits as Keystone has them: sizes in MiB; negative: no limit.
@@ -87,6 +90,8 @@ pub enum Limits {
         /// Of single projects.
         projects: BTreeMap<String, ProjectLimits>,
     },
+    /// Unified limits from Keystone.
+    Keystone,
 }
 
 impl Limits {
@@ -104,6 +109,7 @@ impl Limits {
         Ok(match config.source {
             Source::Off if storage_bytes == 0 => Self::Off,
             Source::Off => Self::Storage(ProjectLimits::storage(storage_bytes)),
+            Source::Keystone => Self::Keystone,
             Source::Config => Self::Config {
                 default: config.default.limits(),
                 projects: config.projects.iter().map(|(id, numbers)| (id.clone(), numbers.limits())).collect(),
@@ -116,17 +122,33 @@ impl Limits {
     pub fn unified(&self) -> bool {
         match self {
             Self::Off | Self::Storage(_) => false,
-            Self::Config { .. } => true,
+            Self::Config { .. } | Self::Keystone => true,
         }
     }
 
-    /// What `project` may use; `None`: nobody counts.
-    #[must_use]
-    pub fn of(&self, project: &str) -> Option<ProjectLimits> {
-        match self {
+    /// What `project` may use; `None`: nobody counts. `identity` is who knows of Keystone's limits, and `request_id`
+    /// [`super::Caller::request_id`] of whoever wants something.
+    ///
+    /// # Errors
+    /// Keystone does not answer.
+    pub async fn of(
+        &self,
+        project: &str,
+        identity: &Identity,
+        request_id: Option<&str>,
+    ) -> Result<Option<ProjectLimits>, Unavailable> {
+        Ok(match self {
             Self::Off => None,
             Self::Storage(limits) => Some(*limits),
             Self::Config { default, projects } => Some(*projects.get(project).unwrap_or(default)),
-        }
+            Self::Keystone => identity.limits(project, request_id).await?.map(|limits| {
+                ProjectLimits::unified(|resource| match resource {
+                    Resource::ImageSizeTotal => limits.image_size_total_mib,
+                    Resource::ImageStageTotal => limits.image_stage_total_mib,
+                    Resource::ImageCountTotal => limits.image_count_total,
+                    Resource::ImageCountUploading => limits.image_count_uploading,
+                })
+            }),
+        })
     }
 }

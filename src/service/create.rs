@@ -56,7 +56,7 @@ impl Services {
             self.check_property(caller, PropertyOperation::Create, name)?;
         }
         attributes.check_quotas(&self.settings.quotas)?;
-        let account = self.account(attributes.owner.as_deref());
+        let account = self.account(caller, attributes.owner.as_deref()).await?;
         // 3. Write it down; the id is taken for ever from now on.
         let id = id.unwrap_or_else(ImageId::random);
         let tx = self.catalog.begin("image_create").await?;

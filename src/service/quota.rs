@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Error, Services};
 use crate::catalog::{Catalog, Lease, Tx};
 use crate::domain::limits::{ProjectLimits, Resource};
+use crate::identity::Caller;
 
 /// How much is reserved ahead of a stream of unknown length at least, in bytes.
 const STEP_BYTES_MIN: u64 = 1 << 20;
@@ -26,10 +27,11 @@ pub(super) struct Account {
 
 impl Services {
     /// The account that an image of `owner` is charged to; `None`: nobody counts. To be looked up before a
-    /// transaction begins.
-    pub(super) fn account(&self, owner: Option<&str>) -> Option<Account> {
-        let project = owner?;
-        self.limits.of(project).map(|limits| Account { project: project.to_owned(), limits })
+    /// transaction begins: somebody else may have to be asked.
+    pub(super) async fn account(&self, caller: &Caller, owner: Option<&str>) -> Result<Option<Account>, Error> {
+        let Some(project) = owner else { return Ok(None) };
+        let limits = self.limits.of(project, &self.identity, caller.request_id.as_deref()).await?;
+        Ok(limits.map(|limits| Account { project: project.to_owned(), limits }))
     }
 }
 

@@ -84,7 +84,7 @@ impl Services {
                 self.settings.image_size_cap_bytes
             )));
         }
-        let account = self.account(image.attributes.owner.as_deref());
+        let account = self.account(caller, image.attributes.owner.as_deref()).await?;
         let transfer = self.transfers.begin()?;
         // 2. Intent, and room for the bytes.
         let attempt = Attempt { image: image.id, id: Uuid::new_v4() };

@@ -21,7 +21,11 @@ impl Services {
     /// [`Error::Unavailable`].
     pub async fn usage(&self, caller: &Caller) -> Result<Vec<Usage>, Error> {
         let project = &caller.project_id;
-        let Some(limits) = self.limits.of(project).filter(|_| self.limits.unified()) else { return Ok(Vec::new()) };
+        if !self.limits.unified() {
+            return Ok(Vec::new());
+        }
+        let limits = self.limits.of(project, &self.identity, caller.request_id.as_deref()).await?;
+        let Some(limits) = limits else { return Ok(Vec::new()) };
         let used = self.catalog.usage(project, &Resource::ALL).await?;
         let usage = |(resource, used): (Resource, u64)| Usage {
             resource,

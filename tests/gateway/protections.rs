@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Client, Gateway, Options, Token};
+use crate::harness::{Answer, Client, Gateway, Options, Token, eventually};
 
 /// A file that is gone when the test is over.
 struct Rules(PathBuf);
@@ -105,7 +105,6 @@ fn properties_belong_to_roles() {
     let names = ["dropbox_a", "fixed_a", "hw_a", "secret_a", "seen_a"];
     assert_eq!(shown(&created, &names), ["fixed_a", "hw_a"], "whoever creates may still not read");
     let id = created["id"].as_str().unwrap();
-    patch(&admin, id, operation("add", "secret_a")).expect(403);
     gateway.sql(&format!(
         "INSERT INTO image_properties VALUES ('{id}', 'secret_a', 'canary-value'), ('{id}', 'seen_a', '1'), ('{id}', 'unheard_of', '1')"
     ));
@@ -165,6 +164,43 @@ fn properties_belong_to_roles() {
         stored(&gateway, id),
         json!({"dropbox_a": "1", "dropbox_b": "changed", "fixed_a": "1", "fixed_b": "changed", "secret_a": "canary-value", "seen_a": "changed", "unheard_of": "1"})
     );
+}
+
+#[test]
+fn properties_follow_rules_of_the_policy() {
+    let policy = Rules::new("property_writer: 'role:member and project_id:p-demo'\nanyone: '@'\n");
+    let rules = Rules::new(
+        "[^x_]\ncreate = property_writer\nread = @\nupdate = context_is_admin\ndelete = !\n[^y_]\ncreate = anyone\nread = property_writer\nupdate = @\ndelete = anyone\n",
+    );
+    let options = rules.options("policies").set("policy", "file", policy.0.to_str().unwrap());
+    let options = options.set("policy", "reload_interval_s", 1);
+    let gateway = Gateway::start(options.clone());
+    let (admin, demo, alt) = (gateway.client(Token::Admin), gateway.client(Token::Demo), gateway.client(Token::Alt));
+    forbidden(alt.post("/v2/images", &json!({"x_a": "1"})), "x_a");
+    let names = ["x_a", "y_a"];
+    assert_eq!(shown(&alt.post("/v2/images", &json!({"y_a": "1"})).expect(201).json(), &names), Vec::<String>::new());
+    let image = demo.post("/v2/images", &json!({"x_a": "1", "y_a": "1"})).expect(201).json();
+    assert_eq!(shown(&image, &names), names);
+    let id = image["id"].as_str().unwrap();
+    forbidden(patch(&demo, id, operation("replace", "x_a")), "x_a");
+    patch(&demo, id, operation("replace", "y_a")).expect(200);
+    patch(&admin, id, operation("replace", "x_a")).expect(200);
+    forbidden(patch(&admin, id, operation("remove", "x_a")), "x_a");
+    assert_eq!(shown(&admin.show(id), &names), ["x_a"]);
+    forbidden(patch(&admin, id, operation("remove", "y_a")), "y_a");
+    patch(&demo, id, operation("remove", "y_a")).expect(200);
+    assert_eq!(stored(&gateway, id), json!({"x_a": "changed"}));
+    // The policy is followed; a rule that has gone is nobody's, and is missed at the next start.
+    fs::write(&policy.0, "anyone: '!'\n").unwrap();
+    eventually("the policy is read again", 20, || {
+        demo.patch(&format!("/v2/images/{id}"), &json!([operation("add", "y_b")])).status == 403
+    });
+    forbidden(demo.post("/v2/images", &json!({"x_a": "1"})), "x_a");
+    let mut next = gateway.sibling_unready(options);
+    assert_eq!(next.wait(20), Some(1));
+    for words in ["line 2: create = property_writer: the policy has no such rule", rules.0.to_str().unwrap()] {
+        assert!(next.log().contains(words), "{words:?} is not in: {}", next.log());
+    }
 }
 
 #[test]

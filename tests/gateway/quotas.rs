@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use toml::Table;
 
 use crate::harness::{
-    Answer, Client, Gateway, Options, Session, SlowUpload, TAKEOVER_S, Token, assert_active, eventually, random_bytes,
-    status_of,
+    Answer, Client, FakeKeystone, Fault, Gateway, Options, Session, SlowUpload, TAKEOVER_S, Token, assert_active,
+    eventually, random_bytes, status_of,
 };
 
 /// Project of the client that most of this is about.
@@ -386,6 +386,43 @@ fn usage_is_shown_where_limits_are_unified_and_to_get_alone() {
     }
 }
 
+#[test]
+fn keystone_says_what_the_limits_are() {
+    let keystone = FakeKeystone::start();
+    for (resource, limit) in
+        [("image_size_total", 1), ("image_stage_total", -1), ("image_count_total", 3), ("image_count_uploading", -1)]
+    {
+        keystone.register_limit(resource, limit);
+    }
+    let gateway = Gateway::start(Options::quick().keystone(&keystone.url).set("limits", "source", "keystone"));
+    let (demo, alt) = (gateway.client(Token::Demo), gateway.client(Token::Alt));
+    let bytes = random_bytes(11, MIB);
+    let ids = [(); 3].map(|()| demo.create("counted"));
+    refused(demo.post("/v2/images", &json!({})), &["Project p-demo ", "image_count_total is 3 images", "3 are in use"]);
+    stream(&demo, &ids[0], &bytes).expect(204);
+    refused(demo.upload(&ids[1], b"x"), &["image_size_total is 1048576 bytes"]);
+    assert_eq!(usage(&demo)["usage"]["image_count_total"], json!({"usage": 3, "limit": 3}));
+    // What somebody changes counts at once, for the one project that it is about.
+    keystone.limit(DEMO, "image_size_total", 2);
+    keystone.limit(DEMO, "image_count_total", -1);
+    demo.upload(&ids[1], &bytes).expect(204);
+    demo.create("more");
+    assert_eq!(usage(&demo)["usage"]["image_size_total"], json!({"usage": 2, "limit": 2}));
+    assert_eq!(usage(&alt)["usage"]["image_size_total"], json!({"usage": 0, "limit": 1}));
+    // Whose limits nobody knows cannot do anything, and is asked to come again.
+    let alts = alt.create("known");
+    let admin = gateway.client(Token::Admin);
+    admin.get("/v2/images").expect(200);
+    keystone.fault(Fault::Status(500));
+    for answer in [admin.post("/v2/images", &json!({})), admin.get("/v2/info/usage")] {
+        assert_ne!(answer.header("retry-after"), "");
+        answer.expect(503);
+    }
+    // Those that are known go on.
+    alt.upload(&alts, &bytes).expect(204);
+    refused(alt.upload(&alt.create("full"), b"x"), &["Project p-alt "]);
+}
+
 /// Nobody waits here but who has to decide something.
 #[test]
 fn without_limits_nobody_asks_what_a_project_uses() {
@@ -438,4 +475,11 @@ fn limits_that_cannot_be_read_are_named() {
     for words in ["limits.user_storage_quota", "10 GB", "image_size`", "image_size_total"] {
         assert!(log.contains(words), "{words:?} is not in: {log}");
     }
+    let mut gateway = Gateway::start_unready(Options::default().set("limits", "source", "keystone"));
+    assert_eq!(gateway.wait(20), Some(1));
+    assert!(
+        gateway.log().contains("limits.source is \"keystone\", but identity.mode is \"local\""),
+        "{}",
+        gateway.log()
+    );
 }

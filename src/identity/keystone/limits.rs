@@ -30,9 +30,14 @@ pub struct Limits {
     pub image_count_uploading: i64,
 }
 
+/// How long limits go on when Keystone does not answer.
+const LAST_KNOWN_TIME: Duration = Duration::from_secs(3600);
+
 /// Looks limits up.
 pub(super) struct LimitsLookup {
     cache: Cache<String, Limits>,
+    /// What Keystone has said last, for when it does not answer.
+    last_known: Cache<String, Limits>,
     endpoint_id: Option<String>,
     region: Option<String>,
 }
@@ -82,22 +87,34 @@ impl LimitsLookup {
                 .max_capacity(PROJECTS_MAX)
                 .expire_after(Lifetime(Duration::from_secs(config.limits_cache_time_s)))
                 .build(),
+            last_known: Cache::builder().max_capacity(PROJECTS_MAX).time_to_live(LAST_KNOWN_TIME).build(),
             endpoint_id: config.endpoint_id.clone(),
             region: config.region_name.clone(),
         }
     }
 
-    /// The limits of a project. Requests that want to know them at the same time ask once.
+    /// The limits of a project. Requests that want to know them at the same time ask once. When Keystone does not
+    /// answer, they are what it has said last.
     pub(super) async fn of(
         &self,
         session: &Session,
         project_id: &str,
         request_id: Option<&str>,
     ) -> Result<Limits, Failure> {
-        self.cache
-            .try_get_with_by_ref(project_id, self.ask(session, project_id, request_id))
-            .await
-            .map_err(|failure| Failure::clone(&failure))
+        let asked = self.cache.try_get_with_by_ref(project_id, self.ask(session, project_id, request_id)).await;
+        match asked {
+            Ok(limits) => {
+                self.last_known.insert(project_id.to_owned(), limits).await;
+                Ok(limits)
+            }
+            Err(failure) => match self.last_known.get(project_id).await {
+                Some(last_known) => {
+                    tracing::warn!(project = project_id, %failure, "limits cannot be looked up; those that were known last go on");
+                    Ok(last_known)
+                }
+                None => Err(Failure::clone(&failure)),
+            },
+        }
     }
 
     async fn ask(&self, session: &Session, project_id: &str, request_id: Option<&str>) -> Result<Limits, Failure> {

@@ -47,7 +47,8 @@ async fn limits_are_of_this_service_and_the_project_asked_for() {
     assert!(limits.iter().all(|asked| asked.headers["x-openstack-request-id"] == "req-1"), "{limits:?}");
     // A Keystone that is down, and one that has no such endpoint.
     keystone.fault(Fault::Status(500));
-    identity.limits("p-demo", None).await.unwrap_err();
+    identity.limits("p-other", None).await.unwrap_err();
+    assert_eq!(of("p-alt").await, Limits { image_size_total_mib: 1, ..all }, "what was said last goes on");
     keystone.fault(Fault::None);
     let wrong = self::identity(&keystone, "endpoint_id = \"e-none\"");
     assert!(wrong.limits("p-demo", None).await.unwrap_err().to_string().contains("endpoint_id"));
