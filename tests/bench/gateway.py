@@ -26,17 +26,18 @@ NO_HASHES = "no hashes"
 class Gateway(Service):
     """A running gateway; `with` stops it."""
 
-    def __init__(self, run, cluster, database_url, hashes=DEFAULT):
+    def __init__(self, run, cluster, database_url, hashes=DEFAULT, identity=None):
+        identity, token = identity or (_local_identity(), TOKEN)
         with socket.socket() as probe:
             # A port that was free a moment ago.
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
-        super().__init__(f"http://{address}", TOKEN)
+        super().__init__(f"http://{address}", token)
         folder = run.state / f"gateway-{address.rpartition(':')[2]}"
         folder.mkdir()
         self._log = folder / "log"
         config = folder / "rockpool.toml"
-        config.write_text(_config(address, cluster, database_url, HASHES[hashes]))
+        config.write_text(_config(address, cluster, database_url, HASHES[hashes], identity))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(run.binary), "serve", "--config", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -87,8 +88,7 @@ class Gateway(Service):
                 time.sleep(0.05)
 
 
-def _config(address, cluster, database_url, images):
-    token = hashlib.sha256(TOKEN.encode()).hexdigest()
+def _config(address, cluster, database_url, images, identity):
     return f"""\
 [server]
 listen = "{address}"
@@ -100,6 +100,12 @@ user = "{cluster.user}"
 keyring = "{cluster.keyring}"
 [images]
 {images}
+{identity}"""
+
+
+def _local_identity():
+    token = hashlib.sha256(TOKEN.encode()).hexdigest()
+    return f"""\
 [identity]
 mode = "local"
 [[identity.users]]

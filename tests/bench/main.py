@@ -9,10 +9,13 @@ from pathlib import Path
 
 import benches
 import machine
+import metadata
 import reference
 from cluster import Cluster
 from report import Report
 from run import QUIET_BEFORE_BENCH_SECONDS, Run, guarded, say
+
+ALL = {**benches.ALL, "requests": metadata.requests, "lists": metadata.lists}
 
 
 def main():
@@ -33,7 +36,7 @@ def main():
     for name in options.only:
         with guarded(run, name, cluster):
             machine.await_quiet(QUIET_BEFORE_BENCH_SECONDS)
-            benches.ALL[name](run)
+            ALL[name](run)
     if options.lab:
         with guarded(run, "the reference", cluster):
             reference.measure(run, database_url(options, "bench_lab"), options.lab, options.lab_state, options.only)
@@ -70,9 +73,9 @@ def bench_names(text):
     """The benches that are named, in the order in which they run."""
     names = text.split(",")
     for name in names:
-        if name not in benches.ALL:
-            raise argparse.ArgumentTypeError(f"there is no bench '{name}', only {', '.join(benches.ALL)}")
-    return [name for name in benches.ALL if name in names]
+        if name not in ALL:
+            raise argparse.ArgumentTypeError(f"there is no bench '{name}', only {', '.join(ALL)}")
+    return [name for name in ALL if name in names]
 
 
 def database_url(options, name):

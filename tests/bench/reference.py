@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import machine
+import metadata
 from benches import AT_ONCE, GIB, upload_at_once
 from cluster import Cluster
 from gateway import Gateway
@@ -17,6 +18,8 @@ SPARSE_RATIO = at_least(2.5)
 # The lab's names for the reference's configurations.
 LEAN, THIN = "bench", "thin"
 USER = "demo"
+# What the lab calls its own, as its README says.
+SERVICE_USER, PASSWORD = "glance", "lab-secret"
 GATEWAY, REFERENCE = "gateway", "reference"
 
 
@@ -44,6 +47,19 @@ class Lab:
         """Runs one of the lab's commands; what it says goes where our own progress goes."""
         subprocess.run([str(self._program), *arguments], check=True, stdout=2, stdin=subprocess.DEVNULL)
 
+    def identity(self):
+        """The configuration of a gateway that asks the lab's Keystone, and a token."""
+        section = f'''\
+[identity]
+mode = "keystone"
+[identity.keystone]
+auth_url = "http://127.0.0.1:{os.environ['LAB_KS_PORT']}/v3"
+username = "{SERVICE_USER}"
+password = "{PASSWORD}"
+project_name = "service"
+'''
+        return section, self.output("token", USER)
+
     def output(self, *arguments):
         """Runs one of the lab's commands and returns what it prints."""
         done = subprocess.run([str(self._program), *arguments], check=True, stdout=subprocess.PIPE, text=True)
@@ -54,7 +70,7 @@ def measure(run, database_url, folder, state, wanted):
     """All that is wanted and that the reference can do."""
     lab = Lab(Path(folder), Path(state))
     lab.command("up", LEAN)
-    with Gateway(run, lab.cluster, database_url) as gateway:
+    with Gateway(run, lab.cluster, database_url, identity=lab.identity()) as gateway:
         for name, bench, profile in BENCHES:
             if name in wanted:
                 lab.command("glance", "up", profile)
@@ -137,6 +153,15 @@ def _download(run, cluster, services):
     _add_ratio(run, bench, seconds)
 
 
+def _requests(run, cluster, services):
+    bench = "requests (reference)"
+    rates = metadata.measure(run, bench, services)
+    for kind, target in metadata.RATIOS.items():
+        values = [ours / theirs for ours, theirs in zip(rates[kind][GATEWAY], rates[kind][REFERENCE])]
+        run.report.add(bench, GATEWAY, f"{kind}, ratio to the reference", values, target)
+    run.settle(cluster)
+
+
 def _add_ratio(run, bench, seconds, target=None):
     run.report.add(bench, GATEWAY, "ratio to the reference", ratios(seconds[REFERENCE], seconds[GATEWAY]), target)
 
@@ -147,5 +172,6 @@ BENCHES = [
     ("chunked", _chunked, LEAN),
     ("parallel", _parallel, LEAN),
     ("download", _download, LEAN),
+    ("requests", _requests, LEAN),
     ("sparse", _sparse, THIN),
 ]
