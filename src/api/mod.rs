@@ -27,11 +27,10 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tower::util::option_layer;
 
-use self::routes::{Routes, get, post, put};
+use self::routes::{Routes, delete, get, post, put};
 use crate::domain::image::Formats;
 use crate::identity::{Identity, Policy};
 use crate::service::Services;
-use v2::metadefs::namespaces;
 
 pub use server::serve;
 
@@ -81,6 +80,7 @@ pub struct AppState {
 
 /// The whole Image API on one screen. Every path is under `/v2`, and every caller is known.
 fn v2_routes() -> Routes {
+    use v2::metadefs::{namespaces, objects, properties, resource_types, tags};
     Routes::default()
         .route("/", get(versions::bare))
         .route("/images", get(v2::images::list).post(v2::images::create))
@@ -103,15 +103,43 @@ fn v2_routes() -> Routes {
         .route("/info/stores", get(v2::stores::info))
         .route("/info/stores/detail", get(v2::stores::detail))
         .route("/info/usage", get(v2::usage::show).or_missing())
+        .route("/schemas/image", get(schemas::image))
+        .route("/schemas/images", get(schemas::images))
+        .route("/schemas/member", get(schemas::member))
+        .route("/schemas/members", get(schemas::members))
+        .route("/metadefs/resource_types", get(resource_types::list))
         .route("/metadefs/namespaces", get(namespaces::list).post(namespaces::create))
         .route(
             "/metadefs/namespaces/{namespace}",
             get(namespaces::show).put(namespaces::replace).delete(namespaces::delete),
         )
-        .route("/schemas/image", get(schemas::image))
-        .route("/schemas/images", get(schemas::images))
-        .route("/schemas/member", get(schemas::member))
-        .route("/schemas/members", get(schemas::members))
+        .route("/metadefs/namespaces/{namespace}/resource_types", get(resource_types::show).post(resource_types::add))
+        .route("/metadefs/namespaces/{namespace}/resource_types/{name}", delete(resource_types::remove))
+        .route(
+            "/metadefs/namespaces/{namespace}/properties",
+            get(properties::list).post(properties::create).delete(properties::delete_all),
+        )
+        .route(
+            "/metadefs/namespaces/{namespace}/properties/{name}",
+            get(properties::show).put(properties::replace).delete(properties::delete),
+        )
+        .route(
+            "/metadefs/namespaces/{namespace}/objects",
+            get(objects::list).post(objects::create).delete(objects::delete_all),
+        )
+        .route(
+            "/metadefs/namespaces/{namespace}/objects/{name}",
+            get(objects::show).put(objects::replace).delete(objects::delete),
+        )
+        .route(
+            "/metadefs/namespaces/{namespace}/tags",
+            get(tags::list).post(tags::create_many).delete(tags::delete_all),
+        )
+        .route(
+            "/metadefs/namespaces/{namespace}/tags/{name}",
+            get(tags::show).post(tags::create).put(tags::rename).delete(tags::delete),
+        )
+        .route("/schemas/metadefs/{name}", get(v2::metadefs::schemas::show))
 }
 
 /// What is beside the Image API, for everybody.

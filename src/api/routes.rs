@@ -53,7 +53,7 @@ macro_rules! begin {
     };
 }
 
-begin! { get post put }
+begin! { delete get post put }
 
 /// Declares what a line of the route table goes on with.
 macro_rules! go_on {

@@ -31,7 +31,7 @@ fn schema(client: &Client, name: &str) -> Value {
 }
 
 #[track_caller]
-fn assert_same(ours: &Value, theirs: &Value, name: &str) {
+pub(crate) fn assert_same(ours: &Value, theirs: &Value, name: &str) {
     assert!(ours["name"].is_string() && theirs["name"].is_string(), "{name}");
     assert_eq!(structure(ours), structure(theirs), "{name}");
 }

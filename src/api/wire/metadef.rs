@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use crate::domain::image::timestamp;
-use crate::domain::metadef::{Association, Content, Dated, Namespace, Object, Parts};
+use crate::domain::metadef::{Association, Content, Dated, Named, Namespace, Object, Parts, Property};
 
 /// Characters of a name that have to be written otherwise in a path.
 const IN_PATH: &AsciiSet =
@@ -18,11 +18,7 @@ pub(in crate::api) fn namespace_path(name: &str) -> String {
 /// A namespace in a list, with the types of resource that it applies to.
 pub(in crate::api) fn namespace(namespace: &Namespace) -> Value {
     let mut members = attributes(namespace);
-    put_list(
-        &mut members,
-        "resource_type_associations",
-        namespace.associations.iter().map(|association| dated(self::association(&association.item), association)),
-    );
+    put_list(&mut members, "resource_type_associations", namespace.associations.iter().map(dated_association));
     Value::Object(members)
 }
 
@@ -30,7 +26,11 @@ pub(in crate::api) fn namespace(namespace: &Namespace) -> Value {
 pub(in crate::api) fn whole_namespace(namespace: &Namespace, parts: &Parts) -> Value {
     let mut document = self::namespace(namespace);
     if let Value::Object(members) = &mut document {
-        put_map(members, "properties", parts.properties.iter().map(|p| (p.name.clone(), definition(&p.definition))));
+        put_map(
+            members,
+            "properties",
+            parts.properties.iter().map(|p| (p.name.clone(), Value::Object(definition(&p.definition)))),
+        );
         put_list(members, "objects", parts.objects.iter().map(|o| object(&namespace.attributes.name, o)));
         put_list(members, "tags", parts.tags.iter().map(|name| json!({"name": name})));
     }
@@ -45,7 +45,11 @@ pub(in crate::api) fn created_namespace(namespace: &Namespace, content: &Content
         "resource_type_associations",
         content.associations.iter().map(|a| Value::Object(association(a))),
     );
-    put_map(&mut members, "properties", content.properties.iter().map(|p| (p.name.clone(), definition(&p.definition))));
+    put_map(
+        &mut members,
+        "properties",
+        content.properties.iter().map(|p| (p.name.clone(), Value::Object(definition(&p.definition)))),
+    );
     put_list(&mut members, "objects", content.objects.iter().map(|object| Value::Object(said_object(object))));
     put_list(&mut members, "tags", content.tags.iter().map(|name| json!({"name": name})));
     Value::Object(members)
@@ -75,11 +79,39 @@ fn association(association: &Association) -> Map<String, Value> {
     members
 }
 
+/// A type of resource that a namespace applies to.
+pub(in crate::api) fn dated_association(association: &Dated<Association>) -> Value {
+    dated(self::association(&association.item), association)
+}
+
+/// A property with its name.
+pub(in crate::api) fn property(property: &Property) -> Value {
+    let mut members = Map::new();
+    members.insert("name".into(), json!(property.name));
+    members.extend(definition(&property.definition));
+    Value::Object(members)
+}
+
+/// A tag, or a type of resource.
+pub(in crate::api) fn named(named: &Dated<Named>) -> Value {
+    let mut members = Map::new();
+    members.insert("name".into(), json!(named.item.name));
+    dated(members, named)
+}
+
 /// An object as it is: without a word of its author there are no properties, and none is required.
 pub(in crate::api) fn object(namespace: &str, object: &Dated<Object>) -> Value {
+    let mut document = written_object(namespace, object);
+    if let Value::Object(members) = &mut document {
+        members.entry("required").or_insert_with(|| json!([]));
+        members.entry("properties").or_insert_with(|| json!({}));
+    }
+    document
+}
+
+/// An object that has just been written, with no more than its author said.
+pub(in crate::api) fn written_object(namespace: &str, object: &Dated<Object>) -> Value {
     let mut members = said_object(&object.item);
-    members.entry("required").or_insert_with(|| json!([]));
-    members.entry("properties").or_insert_with(|| json!({}));
     let path = format!("{}/objects/{}", namespace_path(namespace), utf8_percent_encode(&object.item.name, IN_PATH));
     members.insert("self".into(), json!(path));
     members.insert("schema".into(), json!("/v2/schemas/metadefs/object"));
@@ -96,7 +128,7 @@ fn said_object(object: &Object) -> Map<String, Value> {
     put_text(&mut members, "description", object.description.as_deref());
     if let Some(properties) = &object.properties {
         let shown = properties.iter().map(|(name, property)| match property {
-            Value::Object(members) => (name.clone(), definition(members)),
+            Value::Object(members) => (name.clone(), Value::Object(definition(members))),
             other => (name.clone(), other.clone()),
         });
         members.insert("properties".into(), Value::Object(shown.collect()));
@@ -105,7 +137,7 @@ fn said_object(object: &Object) -> Map<String, Value> {
 }
 
 /// A definition as the reference writes it: a default value that is a scalar becomes text, in Python's spelling.
-fn definition(definition: &Map<String, Value>) -> Value {
+fn definition(definition: &Map<String, Value>) -> Map<String, Value> {
     let mut shown = definition.clone();
     if let Some(default) = shown.get_mut("default") {
         match default {
@@ -115,7 +147,7 @@ fn definition(definition: &Map<String, Value>) -> Value {
             Value::Null | Value::String(_) | Value::Array(_) | Value::Object(_) => {}
         }
     }
-    Value::Object(shown)
+    shown
 }
 
 fn dated<T>(mut members: Map<String, Value>, dated: &Dated<T>) -> Value {

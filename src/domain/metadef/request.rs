@@ -117,9 +117,8 @@ impl Property {
     }
 
     fn read(name: &str, members: &Map<String, Value>) -> Self {
-        let mut definition = members.clone();
-        definition.remove("name");
-        Self { name: name.to_owned(), definition }
+        let definition = members.iter().filter(|(member, _)| *member != "name");
+        Self { name: name.to_owned(), definition: definition.map(|(k, v)| (k.clone(), v.clone())).collect() }
     }
 }
 

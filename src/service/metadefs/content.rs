@@ -1,6 +1,7 @@
 //! What a namespace holds, however it comes there.
 
 use super::super::Error;
+use super::events;
 use crate::catalog::{Part, Tx};
 use crate::domain::metadef::{Association, Content, Dated, Named, Namespace, Object, PARTS_MAX, Property};
 
@@ -11,6 +12,20 @@ pub(super) struct Added {
     pub(super) properties: Vec<Dated<Property>>,
     pub(super) objects: Vec<Dated<Object>>,
     pub(super) tags: Vec<Dated<Named>>,
+}
+
+impl Added {
+    /// Tells the outbox of all of it.
+    pub(super) async fn tell(&self, tx: &Tx, namespace: &Namespace) -> Result<(), Error> {
+        let associations: Vec<_> = self.associations.iter().map(|a| events::association(namespace, a)).collect();
+        tx.events("metadef_resource_type.create", &associations).await?;
+        let objects: Vec<_> = self.objects.iter().map(|o| events::object(namespace, o, &o.item.name)).collect();
+        tx.events("metadef_object.create", &objects).await?;
+        let tags: Vec<_> = self.tags.iter().map(|t| events::tag(namespace, t, &t.item.name)).collect();
+        tx.events("metadef_tag.create", &tags).await?;
+        let properties: Vec<_> = self.properties.iter().map(|p| events::property(namespace, p, &p.item.name)).collect();
+        Ok(tx.events("metadef_property.create", &properties).await?)
+    }
 }
 
 /// Adds what is not there yet. Types of resource that are new are `protected` when they come from files.

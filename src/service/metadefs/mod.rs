@@ -6,9 +6,13 @@
 mod content;
 mod events;
 mod namespaces;
+mod objects;
+mod properties;
+mod resource_types;
+mod tags;
 
-use super::{Error, Services};
-use crate::catalog::{self, Tx};
+use super::{Error, Services, conclude};
+use crate::catalog::{self, Part, Tx};
 use crate::domain::metadef::Namespace;
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
@@ -25,6 +29,13 @@ fn missing(name: &str) -> Error {
 }
 
 impl Services {
+    /// The namespace of that name, if the caller may see it and do that with it.
+    async fn metadef_namespace(&self, caller: &Caller, name: &str, action: Action) -> Result<Namespace, Error> {
+        let namespace = self.catalog.metadef_namespace(name, &caller.scope()).await?.ok_or_else(|| missing(name))?;
+        self.authorize(action, caller, target(&namespace))?;
+        Ok(namespace)
+    }
+
     /// Begins a change of the namespace of that name or of what it holds, if the caller may see it and do all that.
     async fn change_metadefs(&self, caller: &Caller, name: &str, actions: &[Action]) -> Result<(Tx, Namespace), Error> {
         let tx = self.catalog.begin("metadefs_change").await?;
@@ -35,27 +46,27 @@ impl Services {
         });
         match allowed {
             Ok(namespace) => Ok((tx, namespace)),
-            Err(refused) => {
-                tx.rollback().await?;
-                Err(refused)
-            }
+            Err(refused) => conclude(tx, Err(refused)).await,
         }
     }
-}
 
-/// Ends a change: what was refused is undone and leaves a connection that can be used again.
-async fn end<T>(tx: Tx, outcome: Result<T, Error>) -> Result<T, Error> {
-    match outcome {
-        Ok(done) => {
-            tx.commit().await?;
-            Ok(done)
+    /// Removes all that the namespace holds of one kind.
+    async fn empty_metadefs(
+        &self,
+        caller: &Caller,
+        name: &str,
+        actions: &[Action],
+        part: Part,
+        event: &'static str,
+    ) -> Result<(), Error> {
+        let (tx, namespace) = self.change_metadefs(caller, name, actions).await?;
+        let emptied = async {
+            check_unprotected(&namespace)?;
+            tx.delete_metadef_parts(part, namespace.id).await?;
+            Ok(tx.events(event, &[events::namespace(&namespace, name)]).await?)
         }
-        // Whoever could not be reached before is not asked to undo anything.
-        Err(error @ (Error::Unavailable(_) | Error::Internal(_))) => Err(error),
-        Err(refused) => {
-            tx.rollback().await?;
-            Err(refused)
-        }
+        .await;
+        conclude(tx, emptied).await
     }
 }
 
@@ -68,6 +79,10 @@ fn check_unprotected(namespace: &Namespace) -> Result<(), Error> {
         "Metadata definition namespace {} is protected: neither it nor what it holds can be deleted.",
         namespace.attributes.name
     )))
+}
+
+fn taken(what: &str, name: &str, namespace: &str) -> String {
+    format!("A metadata definition {what} with name={name} already exists in namespace={namespace}.")
 }
 
 /// What a taken name means for whoever wants it.

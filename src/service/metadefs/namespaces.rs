@@ -1,9 +1,7 @@
 //! `/v2/metadefs/namespaces`.
 
-use super::super::{Error, Services};
-use super::content::{self, Added};
-use super::{check_unprotected, end, events, missing, or_taken, target};
-use crate::catalog::Tx;
+use super::super::{Error, Services, conclude};
+use super::{check_unprotected, content, events, missing, or_taken, target};
 use crate::domain::metadef::{Attributes, Definition, Namespace, NamespaceQuery, Parts};
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
@@ -60,8 +58,18 @@ impl Services {
         }
         // 2. All of it at once.
         let tx = self.catalog.begin("metadef_namespace_create").await?;
-        let outcome = create(&tx, definition).await;
-        end(tx, outcome).await
+        let created = async {
+            let name = &definition.attributes.name;
+            let namespace = tx
+                .insert_metadef_namespace(&definition.attributes)
+                .await?
+                .ok_or_else(|| Error::Conflict(format!("The metadata definition namespace {name} already exists.")))?;
+            tx.events("metadef_namespace.create", &[events::namespace(&namespace, name)]).await?;
+            content::add(&tx, &namespace, content, false).await?.tell(&tx, &namespace).await?;
+            Ok(namespace)
+        }
+        .await;
+        conclude(tx, created).await
     }
 
     /// `GET /v2/metadefs/namespaces/{namespace}`: the namespace and all that it holds; with the prefix of a type of
@@ -107,8 +115,15 @@ impl Services {
         attributes: &Attributes,
     ) -> Result<Namespace, Error> {
         let (tx, old) = self.change_metadefs(caller, name, &[Action::ModifyMetadefNamespace]).await?;
-        let outcome = replace(&tx, &old, attributes).await;
-        end(tx, outcome).await
+        let replaced = async {
+            let replaced = or_taken(tx.update_metadef_namespace(old.id, attributes).await, || {
+                format!("The metadata definition namespace {} already exists; choose another name.", attributes.name)
+            })?;
+            tx.events("metadef_namespace.update", &[events::namespace(&replaced, &old.attributes.name)]).await?;
+            Ok(replaced)
+        }
+        .await;
+        conclude(tx, replaced).await
     }
 
     /// `DELETE /v2/metadefs/namespaces/{namespace}`, with all that it holds.
@@ -117,42 +132,14 @@ impl Services {
     /// [`Error::Forbidden`] when it is protected.
     pub async fn delete_metadef_namespace(&self, caller: &Caller, name: &str) -> Result<(), Error> {
         let (tx, namespace) = self.change_metadefs(caller, name, &[Action::DeleteMetadefNamespace]).await?;
-        let outcome = delete(&tx, &namespace).await;
-        end(tx, outcome).await
+        let deleted = async {
+            check_unprotected(&namespace)?;
+            tx.delete_metadef_namespace(namespace.id).await?;
+            Ok(tx
+                .events("metadef_namespace.delete", &[events::namespace(&namespace, &namespace.attributes.name)])
+                .await?)
+        }
+        .await;
+        conclude(tx, deleted).await
     }
-}
-
-async fn create(tx: &Tx, definition: &Definition) -> Result<Namespace, Error> {
-    let name = &definition.attributes.name;
-    let namespace = tx
-        .insert_metadef_namespace(&definition.attributes)
-        .await?
-        .ok_or_else(|| Error::Conflict(format!("The metadata definition namespace {name} already exists.")))?;
-    let Added { associations, properties, objects, tags } =
-        content::add(tx, &namespace, &definition.content, false).await?;
-    tx.events("metadef_namespace.create", &[events::namespace(&namespace, name)]).await?;
-    let associations: Vec<_> = associations.iter().map(|a| events::association(&namespace, a)).collect();
-    tx.events("metadef_resource_type.create", &associations).await?;
-    let objects: Vec<_> = objects.iter().map(|o| events::object(&namespace, o, &o.item.name)).collect();
-    tx.events("metadef_object.create", &objects).await?;
-    let tags: Vec<_> = tags.iter().map(|t| events::tag(&namespace, t, &t.item.name)).collect();
-    tx.events("metadef_tag.create", &tags).await?;
-    let properties: Vec<_> = properties.iter().map(|p| events::property(&namespace, p, &p.item.name)).collect();
-    tx.events("metadef_property.create", &properties).await?;
-    Ok(namespace)
-}
-
-async fn replace(tx: &Tx, old: &Namespace, attributes: &Attributes) -> Result<Namespace, Error> {
-    let replaced = or_taken(tx.update_metadef_namespace(old.id, attributes).await, || {
-        format!("The metadata definition namespace {} already exists; choose another name.", attributes.name)
-    })?;
-    tx.events("metadef_namespace.update", &[events::namespace(&replaced, &old.attributes.name)]).await?;
-    Ok(replaced)
-}
-
-async fn delete(tx: &Tx, namespace: &Namespace) -> Result<(), Error> {
-    check_unprotected(namespace)?;
-    tx.delete_metadef_namespace(namespace.id).await?;
-    tx.events("metadef_namespace.delete", &[events::namespace(namespace, &namespace.attributes.name)]).await?;
-    Ok(())
 }

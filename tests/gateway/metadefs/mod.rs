@@ -1,19 +1,18 @@
 //! `/v2/metadefs`: metadata definitions.
 
 mod namespaces;
+mod objects;
+mod properties;
+mod resource_types;
+mod rights;
+mod schemas;
+mod tags;
 
 use serde_json::{Value, json};
-use ureq::SendBody;
 
 use crate::harness::{Answer, Client};
 
 const NAMESPACES: &str = "/v2/metadefs/namespaces";
-
-#[track_caller]
-fn put(client: &Client, path: &str, body: &Value) -> Answer {
-    let text = body.to_string();
-    client.send("PUT", path, &[("content-type", "application/json")], SendBody::from_reader(&mut text.as_bytes()))
-}
 
 /// Makes a namespace and returns its path.
 #[track_caller]

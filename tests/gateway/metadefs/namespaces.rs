@@ -6,7 +6,7 @@ use std::thread;
 use serde_json::{Value, json};
 use ureq::SendBody;
 
-use super::{NAMESPACES, full, make, put, refused, undated};
+use super::{NAMESPACES, full, make, refused, undated};
 use crate::harness::{Client, Gateway, Options, Token};
 
 fn names(client: &Client, query: &str) -> Vec<String> {
@@ -165,7 +165,7 @@ fn a_put_replaces_every_attribute_and_nothing_else() {
         document.as_object_mut().unwrap().remove(name);
     }
     document["description"] = json!("changed");
-    let answer = put(&admin, &path, &document).expect(200).json();
+    let answer = admin.put(&path, &document).expect(200).json();
     assert_eq!(answer["created_at"], "2020-01-01T00:00:00Z");
     assert_ne!(answer["updated_at"], "2020-01-01T00:00:00Z");
     assert_eq!(
@@ -177,7 +177,7 @@ fn a_put_replaces_every_attribute_and_nothing_else() {
     );
     // What is not said falls back; the parts stay, under the new name, too.
     let renamed = format!("{NAMESPACES}/Lab::Other");
-    let answer = undated(put(&admin, &path, &json!({"namespace": "Lab::Other"})).expect(200).json());
+    let answer = undated(admin.put(&path, &json!({"namespace": "Lab::Other"})).expect(200).json());
     assert_eq!(
         answer,
         json!({
@@ -196,10 +196,10 @@ fn a_put_replaces_every_attribute_and_nothing_else() {
     );
     // A name that another one has.
     make(&admin, &json!({"namespace": "Lab::Taken"}));
-    refused(&put(&admin, &renamed, &json!({"namespace": "Lab::Taken"})), 409, &["Lab::Taken"]);
-    put(&admin, &renamed, &json!({"namespace": "Lab::Other"})).expect(200);
-    refused(&put(&admin, &format!("{NAMESPACES}/nosuch"), &json!({"namespace": "nosuch"})), 404, &["nosuch"]);
-    refused(&put(&admin, &renamed, &json!({"description": "x"})), 400, &["namespace", "required"]);
+    refused(&admin.put(&renamed, &json!({"namespace": "Lab::Taken"})), 409, &["Lab::Taken"]);
+    admin.put(&renamed, &json!({"namespace": "Lab::Other"})).expect(200);
+    refused(&admin.put(&format!("{NAMESPACES}/nosuch"), &json!({"namespace": "nosuch"})), 404, &["nosuch"]);
+    refused(&admin.put(&renamed, &json!({"description": "x"})), 400, &["namespace", "required"]);
     assert_eq!(
         gateway.sql("SELECT name, visibility FROM metadef_namespaces ORDER BY id"),
         "Lab::Other|private\nLab::Taken|private"
@@ -213,9 +213,9 @@ fn a_protected_namespace_is_changed_but_not_deleted() {
     let path = make(&admin, &json!({"namespace": "Lab::NS", "protected": true}));
     refused(&admin.delete(&path), 403, &["protected", "Lab::NS"]);
     assert_eq!(gateway.sql("SELECT protected FROM metadef_namespaces"), "t");
-    put(&admin, &path, &json!({"namespace": "Lab::NS", "protected": true, "description": "d"})).expect(200);
+    admin.put(&path, &json!({"namespace": "Lab::NS", "protected": true, "description": "d"})).expect(200);
     refused(&admin.delete(&path), 403, &["protected"]);
-    put(&admin, &path, &json!({"namespace": "Lab::NS"})).expect(200);
+    admin.put(&path, &json!({"namespace": "Lab::NS"})).expect(200);
     admin.delete(&path).expect(204);
     assert_eq!(gateway.sql("SELECT count(*) FROM events WHERE type = 'metadef_namespace.delete'"), "1");
 }
@@ -250,7 +250,7 @@ fn readers_read_what_is_theirs_and_what_is_public_and_administrators_write() {
         refused(&client.post(NAMESPACES, &json!({"namespace": "new"})), 403, &["add_metadef_namespace"]);
         for (name, status) in [("public", 403), ("demo-public", 403)] {
             let path = format!("{NAMESPACES}/{name}");
-            refused(&put(client, &path, &json!({"namespace": name})), status, &["modify_metadef_namespace"]);
+            refused(&client.put(&path, &json!({"namespace": name})), status, &["modify_metadef_namespace"]);
             refused(&client.delete(&path), status, &["delete_metadef_namespace"]);
         }
     }
@@ -258,7 +258,7 @@ fn readers_read_what_is_theirs_and_what_is_public_and_administrators_write() {
     refused(&demo.delete(&format!("{NAMESPACES}/demo")), 403, &["delete_metadef_namespace"]);
     for name in ["alt", "nosuch"] {
         let path = format!("{NAMESPACES}/{name}");
-        let texts = [demo.get(&path), demo.delete(&path), put(&demo, &path, &json!({"namespace": name}))]
+        let texts = [demo.get(&path), demo.delete(&path), demo.put(&path, &json!({"namespace": name}))]
             .map(|answer| answer.expect(404).text().replace(name, "NAME"));
         assert!(texts.iter().all(|text| text == &texts[0]), "{texts:?}");
         assert!(texts[0].contains("NAME"), "{texts:?}");
@@ -331,7 +331,7 @@ fn a_document_that_does_not_fit_is_refused_by_name() {
     ];
     for (body, status, word) in &cases {
         refused(&admin.post(NAMESPACES, body), *status, &[word]);
-        refused(&put(&admin, &path, body), *status, &[word]);
+        refused(&admin.put(&path, body), *status, &[word]);
     }
     for body in ["", "{", "{\"namespace\": \"n\"", "namespace=n", "\u{feff}{}"] {
         let send = |method: &str, path: &str| {
@@ -546,7 +546,7 @@ fn of_many_that_make_one_namespace_or_take_one_name_one_wins() {
             make(&admin, &json!({"namespace": format!("from-{round}-{n}")}));
         }
         let statuses = at_once(&|client, n| {
-            put(client, &format!("{NAMESPACES}/from-{round}-{n}"), &json!({"namespace": format!("to-{round}")})).status
+            client.put(&format!("{NAMESPACES}/from-{round}-{n}"), &json!({"namespace": format!("to-{round}")})).status
         });
         assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
         assert_eq!(statuses.iter().filter(|status| **status == 409).count(), CALLERS - 1, "{statuses:?}");
@@ -559,8 +559,8 @@ fn of_many_that_make_one_namespace_or_take_one_name_one_wins() {
     let (a, b) = (gateways[0].client(Token::Admin), gateways[1].client(Token::Admin));
     for _ in 0..3 {
         thread::scope(|scope| {
-            let first = scope.spawn(|| put(&a, &one, &json!({"namespace": "other"})).status);
-            let second = scope.spawn(|| put(&b, &other, &json!({"namespace": "one"})).status);
+            let first = scope.spawn(|| a.put(&one, &json!({"namespace": "other"})).status);
+            let second = scope.spawn(|| b.put(&other, &json!({"namespace": "one"})).status);
             assert_eq!((first.join().unwrap(), second.join().unwrap()), (409, 409));
         });
     }
