@@ -12,6 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value};
 
 use super::error::Problem;
+use super::json;
 use crate::domain::limits::JSON_BODY_BYTES_MAX;
 use crate::service::{BodyError, ByteStream};
 
@@ -95,9 +96,7 @@ pub(super) async fn json(request: Request, idle: Duration) -> Result<Value, Prob
     if bytes.is_empty() {
         return Err(Problem::bad_request("A JSON request body is required."));
     }
-    // serde_json refuses nesting beyond 128 levels, and a key that is given twice keeps its last value.
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::bad_request(format!("Malformed JSON in request body: {error}.")))
+    json::parse(&bytes).map_err(|error| Problem::bad_request(format!("Malformed JSON in request body: {error}.")))
 }
 
 /// The body as a JSON object.

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -116,10 +116,6 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let (content_type, body) = form.write(problem.status, &problem.text);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     parts.headers.remove(CONTENT_LENGTH);
-    if problem.status != StatusCode::METHOD_NOT_ALLOWED {
-        // The router names methods also where it is told to say 404.
-        parts.headers.remove(ALLOW);
-    }
     Response::from_parts(parts, if method == Method::HEAD { Body::empty() } else { Body::from(body) })
 }
 

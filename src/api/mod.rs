@@ -4,8 +4,10 @@ mod body;
 pub mod cors;
 mod error;
 mod health;
+mod json;
 mod middleware;
 mod observe;
+mod openapi;
 mod page;
 mod proxy;
 mod routes;
@@ -21,8 +23,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Extension, Router};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tower::util::option_layer;
@@ -35,7 +37,7 @@ use crate::service::Services;
 pub use server::serve;
 
 /// What the API needs to know of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Base URL that clients reach this service by; without it, the one that they used.
     pub public_endpoint: Option<String>,
@@ -155,15 +157,19 @@ fn open_routes() -> Routes {
 /// Everything that is served.
 pub fn router(state: AppState) -> Router {
     let authenticate = from_fn_with_state(state.clone(), middleware::authenticate);
-    let (v2, _) = v2_routes().into_parts();
+    let (v2, v2_paths) = v2_routes().into_parts();
     let v2 = v2
         .fallback(error::not_found)
         .layer(from_fn(middleware::check_path))
         .layer(authenticate.clone())
         .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
     let cors = state.settings.cors.layer();
-    let (open, _) = open_routes().into_parts();
-    open.nest("/v2", v2)
+    let (open, mut open_paths) = open_routes().into_parts();
+    let (description, path) = Routes::default().route("/openapi.json", get(openapi::show)).into_parts();
+    open_paths.extend(path);
+    let document = openapi::Document::of(&v2_paths, &open_paths, &state.settings);
+    open.merge(description.layer(Extension(document)))
+        .nest("/v2", v2)
         .route("/v2/", axum::routing::any(error::not_found).layer(authenticate))
         .fallback(versions::choices)
         .layer(from_fn(middleware::answer_options))

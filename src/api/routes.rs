@@ -5,7 +5,7 @@ use axum::handler::Handler;
 use axum::http::header::ALLOW;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter};
+use axum::routing::{MethodFilter, MethodRouter, any};
 
 use super::AppState;
 use super::error::{self, Problem};
@@ -13,11 +13,14 @@ use super::error::{self, Problem};
 /// Methods in the order in which the reference's `Allow` names them.
 const ORDER: [&str; 6] = ["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE"];
 
+/// Every path of a prefix, and its methods.
+pub(super) type Paths = Vec<(&'static str, Vec<&'static str>)>;
+
 /// Routes under one prefix.
 #[derive(Default)]
 pub(super) struct Routes {
     router: Router<AppState>,
-    list: Vec<(&'static str, Vec<&'static str>)>,
+    list: Paths,
 }
 
 impl Routes {
@@ -29,7 +32,7 @@ impl Routes {
     }
 
     /// The router, and every path with its methods.
-    pub(super) fn into_parts(self) -> (Router<AppState>, Vec<(&'static str, Vec<&'static str>)>) {
+    pub(super) fn into_parts(self) -> (Router<AppState>, Paths) {
         (self.router, self.list)
     }
 }
@@ -47,7 +50,7 @@ macro_rules! begin {
     ($($method:ident)*) => {
         $(
             pub(super) fn $method<H: Handler<T, AppState>, T: 'static>(handler: H) -> Methods {
-                Methods { router: MethodRouter::new(), names: Vec::new(), missing: false }.$method(handler)
+                Methods { router: any(error::not_found), names: Vec::new(), missing: false }.$method(handler)
             }
         )*
     };

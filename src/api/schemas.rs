@@ -18,16 +18,7 @@ pub(super) async fn image(State(state): State<AppState>, request: Request) -> Re
 /// `GET /v2/schemas/images`.
 pub(super) async fn images(State(state): State<AppState>, request: Request) -> Result<Json<Value>, Problem> {
     body::none(&request)?;
-    Ok(Json(json!({
-        "name": "images",
-        "properties": {
-            "images": {"type": "array", "items": image_schema(&state.settings)},
-            "first": {"type": "string"},
-            "next": {"type": "string"},
-            "schema": {"type": "string"},
-        },
-        "links": [{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}, {"rel": "describedby", "href": "{schema}"}],
-    })))
+    Ok(Json(images_schema(&state.settings)))
 }
 
 /// `GET /v2/schemas/member`.
@@ -40,6 +31,18 @@ pub(super) async fn member(State(state): State<AppState>, request: Request) -> R
 pub(super) async fn members(State(state): State<AppState>, request: Request) -> Result<Json<Value>, Problem> {
     body::none(&request)?;
     Ok(Json(collection("members", &schema("member", &member::MEMBERS, &state.settings))))
+}
+
+/// What `/openapi.json` says of documents, by the names of their schemas.
+pub(super) fn documents(settings: &Settings) -> Map<String, Value> {
+    let member = schema("member", &member::MEMBERS, settings);
+    let named = [
+        ("image", image_schema(settings)),
+        ("images", images_schema(settings)),
+        ("members", collection("members", &member)),
+        ("member", member),
+    ];
+    named.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 /// The schema of documents that have the members of a table, and no others.
@@ -69,4 +72,17 @@ fn image_schema(settings: &Settings) -> Value {
     }
     schema.insert("links".into(), json!([{"rel": "self", "href": "{self}"}, {"rel": "enclosure", "href": "{file}"}, {"rel": "describedby", "href": "{schema}"}]));
     Value::Object(schema)
+}
+
+fn images_schema(settings: &Settings) -> Value {
+    json!({
+        "name": "images",
+        "properties": {
+            "images": {"type": "array", "items": image_schema(settings)},
+            "first": {"type": "string"},
+            "next": {"type": "string"},
+            "schema": {"type": "string"},
+        },
+        "links": [{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}, {"rel": "describedby", "href": "{schema}"}],
+    })
 }

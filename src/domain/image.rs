@@ -126,7 +126,7 @@ pub fn timestamp(moment: OffsetDateTime) -> String {
 }
 
 /// What this deployment accepts, where deployments differ.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Formats {
     /// Values of `disk_format`.
     pub disk: Vec<String>,

@@ -31,6 +31,7 @@ mod protections;
 mod proxies;
 mod quotas;
 mod races;
+mod routes;
 mod schemas;
 mod show;
 mod smuggling;
