@@ -3,6 +3,9 @@
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
+/// How the codes of values begin that do not fit.
+const DATA_EXCEPTIONS: &str = "22";
+
 /// Failure of a catalog call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,6 +29,14 @@ pub enum Error {
         /// Key of the row.
         row: String,
         /// What is wrong with it.
+        what: String,
+    },
+    /// A value that Postgres cannot hold, which nobody noticed before: U+0000, too large a number, too long a text.
+    #[error("catalog statement {name} has a value that cannot be stored: {what}")]
+    Unstorable {
+        /// Name of the statement.
+        name: &'static str,
+        /// What Postgres said.
         what: String,
     },
     /// Postgres refused a statement.
@@ -66,6 +77,10 @@ impl Error {
                 Self::ConnectionLost(format!("{name}: {source}"))
             }
             Some(code) if *code == SqlState::QUERY_CANCELED => Self::Unavailable(format!("{name}: {source}")),
+            Some(code) if code.code().starts_with(DATA_EXCEPTIONS) => {
+                let what = source.as_db_error().map_or_else(|| source.to_string(), |e| e.message().to_owned());
+                Self::Unstorable { name, what }
+            }
             Some(_) => Self::Query { name, source },
             None if source.is_closed() || is_io(&source) => Self::ConnectionLost(format!("{name}: {source}")),
             None => Self::Query { name, source },

@@ -61,6 +61,10 @@ impl From<catalog::Error> for Error {
             catalog::Error::Conflict(_) => {
                 Self::Conflict("Another request changed the same thing at the same time; try again.".into())
             }
+            catalog::Error::Unstorable { what, .. } => {
+                tracing::warn!(error = %text, "a value got as far as the catalog that should have been refused before");
+                Self::Invalid(format!("The request has a value that cannot be stored: {what}."))
+            }
             catalog::Error::Exists(_)
             | catalog::Error::Inconsistent { .. }
             | catalog::Error::Query { .. }
