@@ -1,4 +1,8 @@
 //! What projects use, added up from the rows that use it: nothing is counted twice or forgotten, however a job ends.
+//!
+//! That is a scan along an index of the project's own rows. Among a million images it took 0.1 ms for a project with a
+//! thousand, 1 to 4 ms with ten thousand, 20 to 40 ms with a hundred thousand (Postgres 15, 2 cores); what there is besides
+//! makes no difference.
 
 use tokio_postgres::Row;
 
