@@ -130,6 +130,8 @@ pub struct Images {
     pub property_protection_file: Option<PathBuf>,
     /// What stands in that file behind each operation.
     pub property_protection_rule_format: RuleFormat,
+    /// Most locations of an image; negative: no limit.
+    pub image_location_quota: i64,
     /// Page size without `limit`.
     pub limit_param_default: usize,
     /// Largest page.
@@ -138,6 +140,8 @@ pub struct Images {
     pub show_image_direct_url: bool,
     /// Whether images show `locations`.
     pub show_multiple_locations: bool,
+    /// Whether bytes that others register by the locations call are read and hashed here.
+    pub do_secure_hash: bool,
     /// Blocks of `chunk_size_mib` that one upload holds in memory at most.
     pub upload_blocks_in_flight: usize,
 }
@@ -158,10 +162,12 @@ impl Default for Images {
             image_member_quota: 128,
             property_protection_file: None,
             property_protection_rule_format: RuleFormat::Roles,
+            image_location_quota: 10,
             limit_param_default: 25,
             api_limit_max: 1000,
             show_image_direct_url: true,
             show_multiple_locations: false,
+            do_secure_hash: true,
             upload_blocks_in_flight: 3,
         }
     }
@@ -345,12 +351,15 @@ impl Config {
                 properties: images.image_property_quota,
                 tags: images.image_tag_quota,
                 members: images.image_member_quota,
+                locations: images.image_location_quota,
             },
             protections: self.protections.clone(),
             page_sizes: PageSizes { default: images.limit_param_default, max: images.api_limit_max },
             image_size_cap_bytes: images.image_size_cap_bytes,
             checksum: images.checksum,
             hashing_algorithm: self.hashing_algorithm,
+            show_multiple_locations: images.show_multiple_locations,
+            do_secure_hash: images.do_secure_hash,
             upload_blocks_in_flight: images.upload_blocks_in_flight,
             lease: Duration::from_secs(self.jobs.lease_s),
             client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Catalog, Error, Tx};
 use crate::domain::content::Content;
 use crate::domain::id::ImageId;
-use crate::domain::image::{Attributes, Image, Location, Visibility};
+use crate::domain::image::{Attributes, Image, Visibility};
 use crate::domain::query::Scope;
 use crate::domain::status::{Status, Transition};
 
@@ -252,11 +252,11 @@ impl Tx {
         Ok(self.execute(sql, &[&id.uuid(), &transition.to.as_str(), &transition.from_names()]).await? == 1)
     }
 
-    /// Records what is known of the bytes, and where they are.
+    /// Records what is known of the bytes.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Inconsistent`] for a size beyond what Postgres can hold.
-    pub async fn set_content(&self, id: ImageId, content: &Content, location: &Location) -> Result<(), Error> {
+    pub async fn set_content(&self, id: ImageId, content: &Content) -> Result<(), Error> {
         let size = i64::try_from(content.size_bytes).map_err(|_| Error::Inconsistent {
             table: "images",
             row: id.to_string(),
@@ -265,15 +265,35 @@ impl Tx {
         let virtual_size = content.virtual_size_bytes.and_then(|n| i64::try_from(n).ok());
         let sql = "-- image_content\n\
             UPDATE images SET size_bytes = $2 /* size_bytes */, virtual_size_bytes = $3 /* virtual_size_bytes */, checksum = $4 /* checksum */,\n\
-              os_hash_algo = $5 /* os_hash_algo */, os_hash_value = $6 /* os_hash_value */\n\
+              os_hash_algo = $5 /* os_hash_algo */, os_hash_value = $6 /* os_hash_value */, updated_at = now(), version = version + 1\n\
             WHERE id = $1 /* id */";
         self.execute(
             sql,
             &[&id.uuid(), &size, &virtual_size, &content.checksum, &content.os_hash_algo, &content.os_hash_value],
         )
-        .await?;
-        let sql = "-- image_location_insert\nINSERT INTO image_locations (image_id, store, url) VALUES ($1 /* image_id */, $2 /* store */, $3 /* url */)";
-        self.execute(sql, &[&id.uuid(), &location.store, &location.url]).await.map(drop)
+        .await
+        .map(drop)
+    }
+
+    /// Notes that something about an image has changed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn touch(&self, id: ImageId) -> Result<(), Error> {
+        let sql = "-- image_touch\nUPDATE images SET updated_at = now(), version = version + 1 WHERE id = $1 /* id */";
+        self.execute(sql, &[&id.uuid()]).await.map(drop)
+    }
+
+    /// Forgets what is known of the bytes: there are none any more, and `why` is told.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn clear_content(&self, id: ImageId, why: &str) -> Result<(), Error> {
+        let sql = "-- image_content_clear\n\
+            UPDATE images SET size_bytes = NULL, virtual_size_bytes = NULL, checksum = NULL, os_hash_algo = NULL, os_hash_value = NULL,\n\
+              upload_failure = $2 /* upload_failure */\n\
+            WHERE id = $1 /* id */";
+        self.execute(sql, &[&id.uuid(), &why]).await.map(drop)
     }
 
     /// Removes the record of a deleted image that no job needs any more; its id stays reserved.

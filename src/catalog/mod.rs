@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod images;
 mod images_list;
+mod locations;
 mod members;
 mod metadefs;
 mod migrate;

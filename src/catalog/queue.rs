@@ -24,14 +24,25 @@ pub enum JobKind {
     Delete,
     /// The image metadata in the store is behind the record.
     Describe,
+    /// Bytes that somebody else put into the store are being hashed.
+    Locate,
+    /// The data of a location that an image has no more is being removed.
+    Unlocate,
 }
 
 impl JobKind {
+    /// Those that end soon.
+    pub const SHORT: &[Self] = &[Self::Upload, Self::Delete, Self::Describe, Self::Unlocate];
+    /// Those that read whole images.
+    pub const LONG: &[Self] = &[Self::Locate];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Upload => "upload",
             Self::Delete => "delete",
             Self::Describe => "describe",
+            Self::Locate => "locate",
+            Self::Unlocate => "unlocate",
         }
     }
 }
@@ -96,13 +107,9 @@ pub struct Charge<'a> {
 fn job(row: &Row) -> Result<Job, Error> {
     let id: Uuid = row.get("id");
     let name: String = row.get("kind");
-    let kind = [JobKind::Upload, JobKind::Delete, JobKind::Describe]
-        .into_iter()
-        .find(|kind| kind.as_str() == name)
-        .ok_or_else(|| Error::Inconsistent {
-            table: "jobs",
-            row: id.to_string(),
-            what: format!("unknown kind {name}"),
+    let kind =
+        [JobKind::SHORT, JobKind::LONG].concat().into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
+            Error::Inconsistent { table: "jobs", row: id.to_string(), what: format!("unknown kind {name}") }
         })?;
     Ok(Job {
         lease: Lease { job: id, token: row.get("lease_token") },
@@ -232,7 +239,7 @@ impl Tx {
 }
 
 impl Catalog {
-    /// Extends a lease. `false`: it is lost, or the image of an upload has been deleted: stop.
+    /// Extends a lease. `false`: it is lost, or the image of an upload or a hashing has been deleted: stop.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -241,24 +248,31 @@ impl Catalog {
             UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $3 /* lease_s */)\n\
             WHERE j.id = $1 /* id */ AND j.lease_token = $2 /* lease_token */\n\
               AND NOT (j.kind = 'upload' AND j.state = 'writing' AND EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status = 'deleted'))\n\
+              AND NOT (j.kind = 'locate' AND NOT EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status <> 'deleted'))\n\
             RETURNING 1";
         // Renewing twice does no harm, so a lost connection may be retried like a read.
         let rows = self.rows("job_renew", sql, &[&lease.job, &lease.token, &duration.as_secs_f64()]).await?;
         Ok(!rows.is_empty())
     }
 
-    /// Takes over one job whose lease has run out, the one that has waited longest.
+    /// Takes over one job of these kinds whose lease has run out, the one that has waited longest.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn take_expired_job(&self, owner: &str, duration: Duration) -> Result<Option<Job>, Error> {
+    pub async fn take_expired_job(
+        &self,
+        kinds: &[JobKind],
+        owner: &str,
+        duration: Duration,
+    ) -> Result<Option<Job>, Error> {
+        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
         let sql = "-- job_take\n\
             UPDATE jobs SET lease_owner = $1 /* lease_owner */, lease_token = lease_token + 1, attempts = attempts + 1,\n\
               lease_expires_at = now() + make_interval(secs => $2 /* lease_s */)\n\
-            WHERE id = (SELECT id FROM jobs WHERE lease_expires_at < now() ORDER BY lease_expires_at LIMIT 1 FOR UPDATE SKIP LOCKED)\n\
+            WHERE id = (SELECT id FROM jobs WHERE lease_expires_at < now() AND kind = ANY($3 /* kind */) ORDER BY lease_expires_at LIMIT 1 FOR UPDATE SKIP LOCKED)\n\
             RETURNING id, kind, image_id, state, payload, attempts, lease_token";
         // Taken twice because of a lost answer, the first taking merely runs out.
-        let rows = self.rows("job_take", sql, &[&owner, &duration.as_secs_f64()]).await?;
+        let rows = self.rows("job_take", sql, &[&owner, &duration.as_secs_f64(), &kinds]).await?;
         rows.first().map(job).transpose()
     }
 

@@ -5,6 +5,8 @@ use std::fmt;
 /// Hash algorithms that `os_hash_algo` may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashAlgorithm {
+    /// MD5: what others may say of bytes that they register, and too weak for anything else.
+    Md5,
     /// SHA-1, for old consumers only.
     Sha1,
     /// SHA-256: twice as fast as SHA-512 on processors with SHA extensions.
@@ -16,13 +18,16 @@ pub enum HashAlgorithm {
 }
 
 impl HashAlgorithm {
-    /// Every algorithm.
+    /// Those that images can be hashed with.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
+    /// Those that `validation_data` of the locations call may name.
+    pub const VALIDATION: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha512, Self::Md5];
 
     /// The name in `os_hash_algo` (Python's hashlib spelling, which clients feed to hashlib).
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Md5 => "md5",
             Self::Sha1 => "sha1",
             Self::Sha256 => "sha256",
             Self::Sha384 => "sha384",
@@ -30,10 +35,28 @@ impl HashAlgorithm {
         }
     }
 
-    /// The algorithm of that name.
+    /// The algorithm of that name, if images can be hashed with it.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
+    /// The algorithm of that name, whatever it is good for.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::parse(name).or((name == Self::Md5.as_str()).then_some(Self::Md5))
+    }
+
+    /// Length of a hash, in bytes.
+    #[must_use]
+    pub fn digest_bytes(self) -> usize {
+        match self {
+            Self::Md5 => 16,
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
     }
 }
 

@@ -12,6 +12,12 @@ pub const JSON_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PATCH_OPERATIONS_MAX: usize = 4096;
 /// Longest query string, in bytes.
 pub const QUERY_BYTES_MAX: usize = 16 * 1024;
+/// Longest URL of a location, in characters.
+pub const LOCATION_URL_CHARS_MAX: usize = 255;
+/// Largest metadata of a location, in bytes of JSON.
+pub const LOCATION_METADATA_BYTES_MAX: usize = 4096;
+/// Deepest nesting of it.
+pub const LOCATION_METADATA_DEPTH_MAX: usize = 8;
 
 /// Most filters of one list request: each costs the database a look per image.
 pub const FILTERS_MAX: usize = 64;
@@ -25,9 +31,25 @@ pub struct Quotas {
     pub tags: i64,
     /// Most members; negative: no limit.
     pub members: i64,
+    /// Most locations; negative: no limit.
+    pub locations: i64,
 }
 
 impl Quotas {
+    /// Refuses more locations than an image may have.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`].
+    pub fn check_locations(&self, count: usize) -> Result<(), Refusal> {
+        if Self::exceeded(self.locations, count) {
+            return Err(Refusal::TooLarge(format!(
+                "The limit has been exceeded on the number of allowed image locations. Attempted: {count}, Maximum: {}",
+                self.locations
+            )));
+        }
+        Ok(())
+    }
+
     /// Whether `count` exceeds `quota`, where a negative quota means no limit.
     #[must_use]
     pub fn exceeded(quota: i64, count: usize) -> bool {

@@ -7,11 +7,13 @@ pub mod custom;
 pub mod id;
 pub mod image;
 pub mod limits;
+pub mod location;
 pub mod member;
 pub mod metadef;
 pub mod patch;
 pub mod query;
 pub mod range;
+pub mod relocate;
 pub mod status;
 
 /// A value that a client sent and that cannot be accepted; the text names the field and the fix.

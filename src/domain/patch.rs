@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::Refusal;
 use super::image::{Attributes, Field, Formats, PropertyOperation, check_writable, classify};
 use super::limits::PATCH_OPERATIONS_MAX;
+use super::location::Proposal;
 use super::status::Status;
 
 /// The two media types of a patch.
@@ -44,11 +45,23 @@ pub struct Operation {
     key: String,
 }
 
+/// One operation on `locations`. Positions are as they were written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LocationChange {
+    /// `add /locations/<n>` or `add /locations/-`.
+    Add(String, Proposal),
+    /// `replace /locations`.
+    Replace(Vec<Proposal>),
+    /// `remove /locations/<n>`, or `-` for the last one.
+    Remove(String),
+}
+
 /// A patch that is well formed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Patch {
     dialect: Dialect,
     operations: Vec<Operation>,
+    location_changes: Vec<LocationChange>,
 }
 
 impl Patch {
@@ -67,24 +80,37 @@ impl Patch {
                 list.len()
             )));
         }
-        let operations = list
-            .iter()
-            .map(|item| {
-                let object =
-                    item.as_object().ok_or_else(|| Refusal::Invalid("Operations must be JSON objects.".into()))?;
-                match dialect {
-                    Dialect::V20 => operation_v20(object),
-                    Dialect::V21 => operation_v21(object),
-                }
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { dialect, operations })
+        let mut patch = Self { dialect, operations: Vec::new(), location_changes: Vec::new() };
+        for item in list {
+            let object = item.as_object().ok_or_else(|| Refusal::Invalid("Operations must be JSON objects.".into()))?;
+            let parsed = match dialect {
+                Dialect::V20 => operation_v20(object),
+                Dialect::V21 => operation_v21(object),
+            };
+            match parsed? {
+                Parsed::Member(operation) => patch.operations.push(operation),
+                Parsed::Locations(change) => patch.location_changes.push(change),
+            }
+        }
+        Ok(patch)
+    }
+
+    /// What it does to `locations`, in order.
+    #[must_use]
+    pub fn location_changes(&self) -> &[LocationChange] {
+        &self.location_changes
+    }
+
+    /// Whether it does anything to other members.
+    #[must_use]
+    pub fn touches_members(&self) -> bool {
+        !self.operations.is_empty()
     }
 
     /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.operations.is_empty()
+        self.operations.is_empty() && self.location_changes.is_empty()
     }
 
     /// What the patch does with which additional properties, in its order. Whoever changes one has to know of it, and
@@ -142,9 +168,6 @@ impl Patch {
         if key == "stores" {
             return Err(Refusal::Conflict("Property stores does not exist.".into()));
         }
-        if key == "locations" {
-            return Err(Refusal::Forbidden("It's not allowed to change the locations of an image.".into()));
-        }
         check_writable(key)?;
         if matches!(key, "disk_format" | "container_format") && !status.formats_are_open() {
             return Err(Refusal::Forbidden(format!("Attribute {key} can be replaced only for a queued image.")));
@@ -171,7 +194,13 @@ impl Patch {
     }
 }
 
-fn operation_v21(object: &Map<String, Value>) -> Result<Operation, Refusal> {
+/// An operation, by what it is about.
+enum Parsed {
+    Member(Operation),
+    Locations(LocationChange),
+}
+
+fn operation_v21(object: &Map<String, Value>) -> Result<Parsed, Refusal> {
     for name in object.keys() {
         if !matches!(name.as_str(), "op" | "path" | "value") {
             return Err(Refusal::Invalid(format!("Unknown member '{name}' in an operation; known: op, path, value.")));
@@ -187,7 +216,7 @@ fn operation_v21(object: &Map<String, Value>) -> Result<Operation, Refusal> {
     operation(op, path, object.get("value"))
 }
 
-fn operation_v20(object: &Map<String, Value>) -> Result<Operation, Refusal> {
+fn operation_v20(object: &Map<String, Value>) -> Result<Parsed, Refusal> {
     let mut found = None;
     for (name, path) in object {
         match name.as_str() {
@@ -217,8 +246,8 @@ fn operation_v20(object: &Map<String, Value>) -> Result<Operation, Refusal> {
     operation(op, path, object.get("value"))
 }
 
-fn operation(op: &str, path: &str, value: Option<&Value>) -> Result<Operation, Refusal> {
-    let key = pointer(path)?;
+fn operation(op: &str, path: &str, value: Option<&Value>) -> Result<Parsed, Refusal> {
+    let (key, position) = pointer(path)?;
     let needs_value = || {
         value.cloned().ok_or_else(|| Refusal::Invalid(format!("Operation \"{op}\" requires a member named \"value\".")))
     };
@@ -232,11 +261,28 @@ fn operation(op: &str, path: &str, value: Option<&Value>) -> Result<Operation, R
             )));
         }
     };
-    Ok(Operation { action, key })
+    if key != "locations" {
+        return Ok(Parsed::Member(Operation { action, key }));
+    }
+    let change = match (action, position) {
+        (Action::Add(value), Some(position)) => LocationChange::Add(position, Proposal::parse(&value)?),
+        (Action::Remove, Some(position)) => LocationChange::Remove(position),
+        (Action::Replace(value), None) => {
+            let list =
+                value.as_array().ok_or_else(|| Refusal::Invalid("locations must be a list of locations.".into()))?;
+            LocationChange::Replace(list.iter().map(Proposal::parse).collect::<Result<_, _>>()?)
+        }
+        (Action::Add(_) | Action::Replace(_) | Action::Remove, _) => {
+            return Err(Refusal::Invalid(format!(
+                "Invalid JSON pointer for this resource: '{path}': locations are added at and removed from /locations/<n>, and replaced as /locations."
+            )));
+        }
+    };
+    Ok(Parsed::Locations(change))
 }
 
-/// The member that a JSON pointer of depth one names.
-fn pointer(path: &str) -> Result<String, Refusal> {
+/// The member that a JSON pointer names, and the position in it, where it can have one.
+fn pointer(path: &str) -> Result<(String, Option<String>), Refusal> {
     let invalid = |why: &str| Refusal::Invalid(format!("Invalid JSON pointer for this resource: '{path}': {why}."));
     let rest = path.strip_prefix('/').ok_or_else(|| invalid("it must start with '/'"))?;
     if rest.is_empty() || rest.split('/').any(|segment| segment.trim().is_empty()) {
@@ -248,7 +294,8 @@ fn pointer(path: &str) -> Result<String, Refusal> {
     if segments.clone().count() > usize::from(first == "locations") {
         return Err(invalid("it is too deep, members of the image alone can be changed"));
     }
-    unescape(first.trim()).ok_or_else(|| invalid("'~' must be followed by 0 or 1"))
+    let segment = |text: &str| unescape(text.trim()).ok_or_else(|| invalid("'~' must be followed by 0 or 1"));
+    Ok((segment(first)?, segments.next().map(segment).transpose()?))
 }
 
 fn unescape(segment: &str) -> Option<String> {
@@ -354,7 +401,14 @@ mod tests {
             (json!([{"op": "replace", "path": "/status", "value": "active"}]), "403"),
             (json!([{"op": "add", "path": "/os_glance_x", "value": "x"}]), "403"),
             (json!([{"op": "replace", "path": "/disk_format", "value": "raw"}]), "403"),
-            (json!([{"op": "add", "path": "/locations/-", "value": {}}]), "403"),
+            (json!([{"op": "add", "path": "/locations/-", "value": {}}]), "400"),
+            (json!([{"op": "add", "path": "/locations/-", "value": {"url": "x", "metadata": {}}}]), "ok"),
+            (json!([{"op": "add", "path": "/locations", "value": {"url": "x", "metadata": {}}}]), "400"),
+            (json!([{"op": "add", "path": "/locations/0/url", "value": "x"}]), "400"),
+            (json!([{"op": "replace", "path": "/locations/0", "value": {"url": "x", "metadata": {}}}]), "400"),
+            (json!([{"op": "replace", "path": "/locations", "value": {"url": "x", "metadata": {}}}]), "400"),
+            (json!([{"op": "replace", "path": "/locations", "value": [{"url": "x"}]}]), "400"),
+            (json!([{"op": "remove", "path": "/locations"}]), "400"),
         ] {
             assert_eq!(kind(document.clone(), Dialect::V21), expected, "{document}");
         }

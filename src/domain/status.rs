@@ -13,6 +13,14 @@
 //!   active ──────────> deactivated
 //!          <──────────
 //!          reactivate
+//!
+//!   data that somebody else has put into the store:
+//!              locate
+//!   queued ─────────────────> active
+//!          begin_verify              verified
+//!   queued ─────────────────> importing ───> active
+//!     ^            reject        │
+//!     └──────────────────────────┘
 //! ```
 //!
 //! `deleted` is never shown: the row waits for its data to be removed and then goes too, while its id
@@ -56,6 +64,14 @@ pub const BEGIN_UPLOAD: Transition = Transition { from: &[Status::Queued], to: S
 pub const ABORT_UPLOAD: Transition = Transition { from: &[Status::Saving], to: Status::Queued };
 /// The data is complete and verified: `saving -> active`.
 pub const ACTIVATE: Transition = Transition { from: &[Status::Saving], to: Status::Active };
+/// Data that is there already is taken as it is: `queued -> active`.
+pub const LOCATE: Transition = Transition { from: &[Status::Queued], to: Status::Active };
+/// Data that is there already is compared with its hash first: `queued -> importing`.
+pub const BEGIN_VERIFY: Transition = Transition { from: &[Status::Queued], to: Status::Importing };
+/// It is what it should be: `importing -> active`.
+pub const VERIFIED: Transition = Transition { from: &[Status::Importing], to: Status::Active };
+/// It is not: `importing -> queued`.
+pub const REJECT: Transition = Transition { from: &[Status::Importing], to: Status::Queued };
 /// The image leaves every list: any visible state `-> deleted`.
 pub const DELETE: Transition = Transition {
     from: &[Status::Queued, Status::Saving, Status::Uploading, Status::Importing, Status::Active, Status::Deactivated],
@@ -69,8 +85,8 @@ pub const REACTIVATE: Transition = Transition { from: &[Status::Deactivated], to
 /// The data turned out to be in use before any of it was touched: from `deleted` back to what the image `was`.
 #[must_use]
 pub fn undelete(was: Status) -> Transition {
-    // Withheld before, withheld after: a deletion that fails must not open an image.
-    let to = if was == Status::Deactivated { Status::Deactivated } else { Status::Active };
+    // Withheld or unverified before, so afterwards: a deletion that fails must not open an image.
+    let to = if matches!(was, Status::Deactivated | Status::Importing) { was } else { Status::Active };
     Transition { from: &[Status::Deleted], to }
 }
 
@@ -128,7 +144,10 @@ impl fmt::Display for Status {
 
 #[cfg(test)]
 mod tests {
-    use super::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, DEACTIVATE, DELETE, REACTIVATE, Status, undelete};
+    use super::{
+        ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, BEGIN_VERIFY, DEACTIVATE, DELETE, LOCATE, REACTIVATE, REJECT, Status,
+        VERIFIED, undelete,
+    };
 
     #[test]
     fn names_round_trip() {
@@ -140,7 +159,7 @@ mod tests {
 
     #[test]
     fn bytes_of_an_active_image_cannot_be_replaced() {
-        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE] {
+        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE, LOCATE, BEGIN_VERIFY, VERIFIED, REJECT] {
             assert!(!transition.allows(Status::Active));
             assert!(!transition.allows(Status::Deactivated));
             assert!(!transition.allows(Status::Deleted));
@@ -150,10 +169,21 @@ mod tests {
     #[test]
     fn a_deleted_image_only_comes_back_by_undelete() {
         assert!(!DELETE.allows(Status::Deleted));
-        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE, DEACTIVATE, REACTIVATE, DELETE] {
+        for transition in [
+            BEGIN_UPLOAD,
+            ABORT_UPLOAD,
+            ACTIVATE,
+            LOCATE,
+            BEGIN_VERIFY,
+            VERIFIED,
+            REJECT,
+            DEACTIVATE,
+            REACTIVATE,
+            DELETE,
+        ] {
             assert!(!transition.from.contains(&Status::Deleted));
         }
-        for was in [Status::Active, Status::Deactivated] {
+        for was in [Status::Active, Status::Deactivated, Status::Importing] {
             assert!(DELETE.allows(was) && undelete(was).allows(Status::Deleted));
             assert_eq!(undelete(was).to, was);
         }

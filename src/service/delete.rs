@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::lease::Held;
 use super::{Error, Services};
-use crate::catalog::{self, Charge, Job, JobKind, Lease, NewJob};
+use crate::catalog::{Charge, Job, JobKind, Lease, NewJob};
 use crate::domain::id::ImageId;
 use crate::domain::image::Image;
 use crate::domain::status::{DELETE, Status, undelete};
@@ -23,7 +23,7 @@ use crate::store;
 
 /// How long a request waits for the data to be gone. Removing many TiB takes longer and goes on without
 /// the client.
-const PURGE_WAIT: Duration = Duration::from_secs(20);
+pub(super) const PURGE_WAIT: Duration = Duration::from_secs(20);
 
 /// Job states of a deletion. While "retiring" the image may still come back.
 const RETIRING: &str = "retiring";
@@ -48,12 +48,9 @@ impl Services {
         }
         // 2. Does anybody use its data? A first look, so that an image in use does not vanish for a moment.
         for location in &image.locations {
-            let store = self.stores.get(Some(&location.store))?;
-            if let Some(by) = store.users(&location.url).await? {
-                return Err(in_use(image.id, &by));
-            }
+            self.check_unused(&image, location).await?;
         }
-        // 3. Out of the lists; the data has an owner.
+        // 3. Out of the lists; the data that goes with it has an owner.
         let Some((lease, image)) = self.begin_delete(image.id).await? else { return Err(missing()) };
         let Some(lease) = lease else { return Ok(()) };
         // 4. Out of use, then gone; to the end even if the client does not wait.
@@ -61,7 +58,7 @@ impl Services {
         match self.retire(&image, &held).await {
             // Open for writing, by whomever: the client may try again.
             Err(Error::Busy(by)) => {
-                self.undelete(&image, held.lease).await?;
+                self.undelete(&image, &held).await?;
                 return Err(in_use(image.id, &by));
             }
             other => other?,
@@ -81,11 +78,11 @@ impl Services {
         Ok(())
     }
 
-    /// Step 3: the image as it was. `None`: somebody else deleted it. Without a lease there was no data to
-    /// remove, or its upload cleans up behind itself.
+    /// Step 3: the image as it was, with those of its locations whose data goes with it. `None`: somebody else
+    /// deleted it. Without a lease there is no data to remove, or its upload cleans up behind itself.
     async fn begin_delete(&self, id: ImageId) -> Result<Option<(Option<Lease>, Image)>, Error> {
         let tx = self.catalog.begin("image_delete").await?;
-        let Some(image) = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted) else {
+        let Some(mut image) = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted) else {
             tx.rollback().await?;
             return Ok(None);
         };
@@ -93,8 +90,12 @@ impl Services {
             tx.rollback().await?;
             return Err(Error::Forbidden(format!("Image {id} is protected and cannot be deleted.")));
         }
+        // Data of others, and data that other images refer to, stays where it is.
+        let urls: Vec<&str> = image.locations.iter().map(|location| location.url.as_str()).collect();
+        tx.lock_urls(urls.iter().copied()).await?;
+        let given_up = tx.give_up_locations(id, &urls).await?;
         tx.transition(id, &DELETE).await?;
-        let lease = if image.locations.is_empty() {
+        let lease = if given_up.is_empty() {
             tx.event("image.delete", id, &json!({})).await?;
             tx.forget_image(id).await?;
             None
@@ -112,6 +113,7 @@ impl Services {
             Some(tx.enqueue(&job).await?)
         };
         tx.commit().await?;
+        image.locations.retain(|location| given_up.contains(&location.url));
         Ok(Some((lease, image)))
     }
 
@@ -120,10 +122,10 @@ impl Services {
     async fn retire(&self, image: &Image, held: &Held) -> Result<(), Error> {
         for location in &image.locations {
             self.confirm(held).await?;
-            match self.stores.get(Some(&location.store))?.retire(&location.url).await {
+            match self.store_of(location)?.retire(&location.url).await {
                 Ok(()) => {}
                 Err(store::Error::InUse(by)) => {
-                    self.undelete(image, held.lease).await?;
+                    self.undelete(image, held).await?;
                     return Err(in_use(image.id, &by));
                 }
                 Err(store::Error::Busy(by)) => return Err(Error::Busy(by)),
@@ -146,31 +148,44 @@ impl Services {
     }
 
     /// Makes sure that the job is still ours, right before something that must not be done twice.
-    async fn confirm(&self, held: &Held) -> Result<(), Error> {
+    pub(super) async fn confirm(&self, held: &Held) -> Result<(), Error> {
         if self.catalog.renew(held.lease, self.settings.lease).await? { Ok(()) } else { Err(taken_over()) }
     }
 
     /// Undoes a retirement that came too late: another gateway had taken over and brought the image back.
     async fn put_back(&self, image: &Image) -> Result<(), Error> {
-        if matches!(self.catalog.status(image.id).await?, Some(Status::Active | Status::Deactivated)) {
+        if matches!(
+            self.catalog.status(image.id).await?,
+            Some(Status::Active | Status::Deactivated | Status::Importing)
+        ) {
             for location in &image.locations {
-                self.stores.get(Some(&location.store))?.restore(&location.url).await?;
+                self.store_of(location)?.restore(&location.url).await?;
             }
         }
         Ok(())
     }
 
-    async fn undelete(&self, image: &Image, lease: Lease) -> Result<(), catalog::Error> {
+    /// Brings the image back, with every copy. When that fails the job stays, and is taken up again.
+    async fn undelete(&self, image: &Image, held: &Held) -> Result<(), Error> {
+        self.confirm(held).await?;
+        for location in &image.locations {
+            self.store_of(location)?.restore(&location.url).await?;
+        }
         let tx = self.catalog.begin("image_undelete").await?;
         tx.transition(image.id, &undelete(image.status)).await?;
-        if tx.finish_job(lease).await? { tx.commit().await } else { tx.rollback().await }
+        if tx.finish_job(held.lease).await? {
+            tx.commit().await?
+        } else {
+            tx.rollback().await?
+        }
+        Ok(())
     }
 
     /// Removes the data for good, and the record with it.
     async fn purge(&self, image: &Image, held: &Held) -> Result<(), Error> {
         for location in &image.locations {
             self.confirm(held).await?;
-            self.stores.get(Some(&location.store))?.purge(&location.url).await?;
+            self.store_of(location)?.purge(&location.url).await?;
         }
         let tx = self.catalog.begin("image_purged").await?;
         if !tx.finish_job(held.lease).await? {
@@ -186,7 +201,8 @@ impl Services {
     pub(super) async fn resume_delete(&self, image: Image, held: &Held, job: &Job) -> Result<(), Error> {
         // Jobs of older gateways do not say: theirs were active.
         let was = job.payload.get(WAS).and_then(Value::as_str).and_then(Status::parse);
-        let image = Image { status: was.unwrap_or(Status::Active), ..image };
+        let mut image = Image { status: was.unwrap_or(Status::Active), ..image };
+        image.locations.retain(|location| location.owned);
         if job.state == RETIRING {
             match self.retire(&image, held).await {
                 // In use, and back in the lists: that is an end, too.

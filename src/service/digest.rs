@@ -14,6 +14,7 @@ use crate::domain::content::HashAlgorithm;
 /// links libcrypto anyway.
 pub(super) fn function(algorithm: HashAlgorithm) -> MessageDigest {
     match algorithm {
+        HashAlgorithm::Md5 => MessageDigest::md5(),
         HashAlgorithm::Sha1 => MessageDigest::sha1(),
         HashAlgorithm::Sha256 => MessageDigest::sha256(),
         HashAlgorithm::Sha384 => MessageDigest::sha384(),

@@ -287,7 +287,7 @@ impl Reading {
 type Frames = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// Frames that make up `length` zeros.
-fn zeros(length: u64) -> Frames {
+pub(super) fn zeros(length: u64) -> Frames {
     let full = length / FRAME_BYTES as u64;
     let rest = usize::try_from(length % FRAME_BYTES as u64).unwrap_or(0);
     let last = (rest > 0).then(|| Bytes::from_static(&ZEROS[..rest]));

@@ -52,6 +52,10 @@ pub(super) struct Block {
 }
 
 impl Block {
+    pub(super) fn new(pieces: Vec<Bytes>, permit: OwnedSemaphorePermit) -> Self {
+        Self { pieces, _permit: permit }
+    }
+
     /// The bytes, in order.
     pub(super) fn pieces(&self) -> &[Bytes] {
         &self.pieces
@@ -137,7 +141,7 @@ async fn run(
             break;
         }
         // 3. To the digests, and what is not zero to the store.
-        let block = Arc::new(Block { pieces, _permit: permit });
+        let block = Arc::new(Block::new(pieces, permit));
         for digest in checksum.iter().chain(&hash) {
             digest.add(&block);
         }

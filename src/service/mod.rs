@@ -11,15 +11,19 @@ mod health;
 mod ingest;
 mod lease;
 mod list;
+mod locate;
+mod locations;
 mod members;
 mod metadefs;
 mod protect;
 mod quota;
 mod recover;
+mod relocate;
 mod show;
 mod stores;
 mod tags;
 mod transfer;
+mod unlocate;
 mod update;
 mod upload;
 mod usage;
@@ -34,7 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::{Catalog, Tx};
 use crate::domain::content::HashAlgorithm;
 use crate::domain::id::ImageId;
-use crate::domain::image::{Formats, Image};
+use crate::domain::image::{Formats, Image, Location};
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::domain::status::Status;
@@ -42,13 +46,14 @@ use crate::identity::limits::Limits;
 use crate::identity::policy::{Action, Target};
 use crate::identity::protection::Protections;
 use crate::identity::{Caller, Identity, Policy};
-use crate::store::Stores;
+use crate::store::{Store, Stores};
 
 pub use download::{Download, Fetched};
 pub use error::Error;
 pub use health::{Check, Health};
 pub use ingest::{BodyError, ByteStream};
 pub use metadefs::NamespacePage;
+pub use recover::Line;
 pub use stores::StoreInfo;
 pub use transfer::Transfers;
 pub use upload::Upload;
@@ -73,6 +78,10 @@ pub struct Settings {
     pub checksum: bool,
     /// Algorithm of `os_hash_value`, if any.
     pub hashing_algorithm: Option<HashAlgorithm>,
+    /// Whether clients see `locations`, and so may change them.
+    pub show_multiple_locations: bool,
+    /// Whether registered bytes are read and hashed.
+    pub do_secure_hash: bool,
     /// Blocks of one upload in memory at once.
     pub upload_blocks_in_flight: usize,
     /// How long a lease lasts without being renewed.
@@ -96,6 +105,8 @@ pub struct Services {
     transfers: Transfers,
     /// Rings when a job has been left for the worker.
     job_bell: Notify,
+    /// The same for jobs that take long.
+    long_job_bell: Notify,
 }
 
 impl Services {
@@ -120,6 +131,7 @@ impl Services {
             tasks: TaskTracker::new(),
             transfers: Transfers::new(transfers_max),
             job_bell: Notify::new(),
+            long_job_bell: Notify::new(),
         })
     }
 
@@ -147,8 +159,18 @@ impl Services {
     }
 
     /// Resolves when a job has been left for the worker since the last call.
-    pub async fn job_left(&self) {
-        self.job_bell.notified().await;
+    pub async fn job_left(&self, line: Line) {
+        match line {
+            Line::Short => self.job_bell.notified().await,
+            Line::Long => self.long_job_bell.notified().await,
+        }
+    }
+
+    /// The store of a location.
+    fn store_of(&self, location: &Location) -> Result<&Arc<dyn Store>, Error> {
+        self.stores.get(Some(&location.store)).map_err(|_| {
+            Error::Conflict(format!("Store {} holds the data, and is not configured on this gateway.", location.store))
+        })
     }
 
     /// The image with the id that a client wrote, if the caller may see it.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::lease::Held;
 use super::upload::{COMMITTING, Progress, WRITING};
 use super::{Error, Services};
@@ -12,30 +14,48 @@ use crate::domain::status::Status;
 use crate::store::{self, Attempt, description};
 
 /// Pause before a job that failed is taken up again; doubles with every attempt up to the maximum.
-const RETRY_PAUSE_MIN: Duration = Duration::from_secs(2);
+pub(super) const RETRY_PAUSE_MIN: Duration = Duration::from_secs(2);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// What is told of an upload that its gateway could neither finish nor undo.
 const GATEWAY_DIED: &str = "The gateway that received the data died, or was cut off, before it had all of it.";
 
+/// Jobs that take minutes wait in a line of their own, so that no upload waits for them to be recovered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Jobs that end soon.
+    Short,
+    /// Jobs that read whole images.
+    Long,
+}
+
 impl Services {
-    /// Takes up one job that nobody works on. `false`: there is none.
+    /// Takes up one job of the line that nobody works on. `false`: there is none. A job that takes long is given back
+    /// when `stop` rings.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the catalog does not answer; a job that fails is postponed and logged.
-    pub async fn recover_one(self: &Arc<Self>) -> Result<bool, Error> {
-        let Some(job) = self.catalog.take_expired_job(&self.settings.gateway, self.settings.lease).await? else {
-            return Ok(false);
+    pub async fn recover_one(self: &Arc<Self>, line: Line, stop: &CancellationToken) -> Result<bool, Error> {
+        let kinds = match line {
+            Line::Short => JobKind::SHORT,
+            Line::Long => JobKind::LONG,
         };
+        let taken = self.catalog.take_expired_job(kinds, &self.settings.gateway, self.settings.lease).await?;
+        let Some(job) = taken else { return Ok(false) };
         let held = Held::keep(&self.catalog, job.lease, self.settings.lease);
         let done = match job.kind {
             JobKind::Upload => self.recover_upload(&job, &held).await,
             JobKind::Delete => self.recover_delete(&job, &held).await,
             JobKind::Describe => self.describe(&job).await,
+            JobKind::Locate => self.recover_locate(&job, &held, stop).await,
+            JobKind::Unlocate => self.recover_unlocate(&job, &held).await,
         };
         if let Err(error) = done {
             let doublings = u32::try_from(job.attempts.saturating_sub(1)).unwrap_or(0).min(16);
-            let pause = RETRY_PAUSE_MIN.saturating_mul(1 << doublings).min(RETRY_PAUSE_MAX);
+            let pause = match stop.is_cancelled() {
+                true => Duration::ZERO,
+                false => RETRY_PAUSE_MIN.saturating_mul(1 << doublings).min(RETRY_PAUSE_MAX),
+            };
             tracing::info!(image = %job.image, kind = ?job.kind, state = %job.state, attempt = job.attempts, retry_in_s = pause.as_secs(), %error, "a job was postponed");
             self.catalog.postpone_job(job.lease, pause, &error.to_string()).await?;
         }
@@ -92,7 +112,8 @@ impl Services {
             && let Some(content) = &image.content
         {
             let keys = description(&image, content, job.lease.job);
-            for location in &image.locations {
+            // What is not ours is left as it is.
+            for location in image.locations.iter().filter(|location| location.owned) {
                 match self.stores.get(Some(&location.store))?.describe(&location.url, &keys).await {
                     // Deleted meanwhile, or data that is gone for other reasons: not ours to mend here.
                     Ok(()) | Err(store::Error::NotFound(_)) => {}
@@ -103,7 +124,7 @@ impl Services {
         self.drop_job(job).await
     }
 
-    async fn drop_job(&self, job: &Job) -> Result<(), Error> {
+    pub(super) async fn drop_job(&self, job: &Job) -> Result<(), Error> {
         let tx = self.catalog.begin("job_drop").await?;
         tx.finish_job(job.lease).await?;
         tx.commit().await?;

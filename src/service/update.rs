@@ -1,10 +1,13 @@
 //! `PATCH /v2/images/{id}`.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::{Error, Services, conclude, lock};
 use crate::catalog::Tx;
 use crate::domain::image::{Attributes, Image, Visibility};
+use crate::domain::limits::Resource;
 use crate::domain::patch::Patch;
 use crate::domain::status::Status;
 use crate::identity::Caller;
@@ -15,25 +18,41 @@ impl Services {
     ///
     /// # Errors
     /// The first operation that cannot be applied.
-    pub async fn update(&self, caller: &Caller, id: &str, patch: &Patch) -> Result<Image, Error> {
+    pub async fn update(self: &Arc<Self>, caller: &Caller, id: &str, patch: &Patch) -> Result<Image, Error> {
         // 1. Who may?
         let image = self.visible(caller, id).await?;
         if patch.is_empty() {
             self.authorize(Action::ModifyImage, caller, Target::from(&image))?;
             return Ok(self.readable(caller, image));
         }
+        let survey = self.survey(caller, &image, patch).await?;
+        let account = match patch.location_changes() {
+            [] => None,
+            _ => self.account(caller, image.attributes.owner.as_deref()).await?,
+        };
         let id = image.id;
         // 2. Under a row lock, so that parallel patches follow each other and none is lost.
         let tx = self.catalog.begin("image_update").await?;
         let updated = async {
             let image = lock(&tx, id).await?;
             let next = self.patched(caller, &image, patch)?;
-            // 3. Write the difference.
-            self.write_attributes(&tx, image, next).await
+            // 3. Write the difference, and see whether there is room for it.
+            let copies = image.locations.len();
+            let (image, removals) = self.relocate(&tx, image, patch, &next, &survey).await?;
+            let image = self.write_attributes(&tx, image, next).await?;
+            if let (Some(account), Some(content)) = (&account, &image.content)
+                && image.locations.len() > copies
+            {
+                let bytes = content.size_bytes.saturating_mul((image.locations.len() - copies) as u64);
+                account.admit(&tx, &[(Resource::ImageSizeTotal, bytes)]).await?;
+            }
+            Ok((image, removals))
         };
         let updated = updated.await;
-        let image = conclude(tx, updated).await?;
+        let (image, removals) = conclude(tx, updated).await?;
         self.job_bell.notify_one();
+        // 4. Data that the image has given up; to the end even if the client does not wait.
+        self.remove_data(id, removals).await;
         Ok(self.readable(caller, image))
     }
 
@@ -52,7 +71,9 @@ impl Services {
     /// The attributes after the patch, if the caller may make it.
     fn patched(&self, caller: &Caller, image: &Image, patch: &Patch) -> Result<Attributes, Error> {
         let target = Target::from(image);
-        self.authorize(Action::ModifyImage, caller, target)?;
+        if patch.touches_members() {
+            self.authorize(Action::ModifyImage, caller, target)?;
+        }
         if patch.touches_owner() && !caller.is_admin() {
             return Err(Error::Forbidden("Attribute 'owner' can only be changed by an administrator.".into()));
         }

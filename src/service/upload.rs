@@ -26,7 +26,7 @@ use super::transfer::Transfer;
 use super::{Error, Services};
 use crate::catalog::{self, Charge, JobKind, Lease, NewJob};
 use crate::domain::content::Content;
-use crate::domain::image::{Image, Location};
+use crate::domain::image::{Attributes, Image, Location};
 use crate::domain::limits::Resource;
 use crate::domain::status::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, Status};
 use crate::identity::Caller;
@@ -309,7 +309,8 @@ impl Services {
             tx.rollback().await?;
             return Ok(Activation::Deleted);
         };
-        tx.set_content(attempt.image, content, location).await?;
+        tx.set_content(attempt.image, content).await?;
+        tx.set_locations(attempt.image, &[], std::slice::from_ref(location)).await?;
         tx.transition(attempt.image, &ACTIVATE).await?;
         if image.version != progress.version {
             tx.leave_describe_job(attempt.image).await?;
@@ -410,8 +411,12 @@ fn check_ready(image: &Image) -> Result<(), Error> {
             image.status
         )));
     }
-    for (name, value) in
-        [("disk_format", &image.attributes.disk_format), ("container_format", &image.attributes.container_format)]
+    check_formats(&image.attributes)
+}
+
+/// Refuses data for an image that does not say in what format it is.
+pub(super) fn check_formats(attributes: &Attributes) -> Result<(), Error> {
+    for (name, value) in [("disk_format", &attributes.disk_format), ("container_format", &attributes.container_format)]
     {
         if value.is_none() {
             return Err(Error::Invalid(format!("Property {name} must be set prior to saving data.")));

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::domain::content::Content;
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Location};
+use crate::domain::location::RbdUrl;
 
 /// One try at storing an image's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,10 @@ pub trait Store: Send + Sync {
 
     /// Copies in stores of larger weight are read first.
     fn weight(&self) -> i64;
+
+    /// Whether a URL that somebody else wrote can name a published blob of this store. Looks at the name alone, and
+    /// connects nowhere.
+    fn holds(&self, url: &RbdUrl) -> bool;
 
     /// What it says about itself; waits for no cluster.
     fn about(&self) -> About;
@@ -281,6 +286,12 @@ impl Stores {
     pub fn get(&self, name: Option<&str>) -> Result<&Arc<dyn Store>, Error> {
         let name = name.unwrap_or(&self.default);
         self.stores.get(name).ok_or_else(|| Error::NotFound(format!("store '{name}'")))
+    }
+
+    /// The store that a URL lies in.
+    #[must_use]
+    pub fn holding(&self, url: &RbdUrl) -> Option<&Arc<dyn Store>> {
+        self.stores.values().find(|store| store.holds(url))
     }
 
     /// Name of the store that takes uploads which name none.

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::service::{Error, Services};
+use crate::service::{Error, Line, Services};
 
 /// Jobs taken up at once by one gateway: one that hangs on a dead OSD must not hold up the others.
 const WORKERS: usize = 4;
+/// Jobs that read whole images, at once by one gateway: each costs a processor.
+const LONG_WORKERS: usize = 2;
 /// How often old events are removed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -16,23 +18,23 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// unnoticed after its lease has run out.
 pub async fn run(services: Arc<Services>, interval: Duration, stop: CancellationToken) {
     let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..WORKERS {
-        workers.spawn(work(Arc::clone(&services), interval, stop.clone()));
+    for line in [Line::Short; WORKERS].into_iter().chain([Line::Long; LONG_WORKERS]) {
+        workers.spawn(work(Arc::clone(&services), line, interval, stop.clone()));
     }
     workers.spawn(prune(services, stop));
     workers.join_all().await;
 }
 
-async fn work(services: Arc<Services>, interval: Duration, stop: CancellationToken) {
+async fn work(services: Arc<Services>, line: Line, interval: Duration, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = services.job_left() => {}
+            () = services.job_left(line) => {}
             () = tokio::time::sleep(interval) => {}
         }
         // A step that has begun is finished; the next one is not begun while we stop.
         while !stop.is_cancelled() {
-            match services.recover_one().await {
+            match services.recover_one(line, &stop).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {

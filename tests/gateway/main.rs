@@ -23,6 +23,7 @@ mod keystone;
 mod layers;
 mod lifecycle;
 mod list;
+mod locations;
 mod members;
 mod metadefs;
 mod patch;

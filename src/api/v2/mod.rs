@@ -5,6 +5,7 @@ pub(super) mod cache;
 pub(super) mod data;
 pub(super) mod images;
 pub(super) mod info;
+pub(super) mod locations;
 pub(super) mod members;
 pub(super) mod metadefs;
 pub(super) mod stores;

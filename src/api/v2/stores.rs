@@ -1,6 +1,7 @@
 //! `/v2/info/stores`, and `/v2/stores/{store}/{image}`.
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
 
@@ -32,6 +33,18 @@ pub(in crate::api) async fn detail(
     };
     let stores: Vec<Value> = state.services.stores_detail(&caller)?.into_iter().map(detailed).collect();
     Ok(Json(json!({"stores": stores})))
+}
+
+/// `DELETE /v2/stores/{store}/{image}`.
+pub(in crate::api) async fn delete(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Path((store, image)): Path<(String, String)>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    body::none(&request)?;
+    state.services.delete_from_store(&caller, &store, &image).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn brief(store: &StoreInfo) -> Map<String, Value> {

@@ -9,7 +9,6 @@
 
 mod config;
 mod delete;
-mod location;
 mod publish;
 mod read;
 mod start;
@@ -26,11 +25,11 @@ use tokio::sync::Mutex;
 
 pub use config::Config;
 
-use self::location::Location;
 use super::{About, Attempt, BlobReader, BlobWriter, Error, Probe, Store};
+use crate::domain::location::{RbdUrl, SNAPSHOT};
 
-/// Name of the snapshot that consumers clone: Glance's, and not configurable there either.
-const SNAPSHOT: &str = "snap";
+/// How the names of attempts begin.
+const ATTEMPT_PREFIX: &str = "uploading-";
 
 /// A pool of RBD images.
 pub struct RbdStore {
@@ -88,12 +87,12 @@ impl RbdStore {
     }
 
     fn attempt_name(attempt: Attempt) -> String {
-        format!("uploading-{}-{}", attempt.image, attempt.id.as_simple())
+        format!("{ATTEMPT_PREFIX}{}-{}", attempt.image, attempt.id.as_simple())
     }
 
     /// The blob that a URL of this store names.
-    fn locate(&self, pool: &Pool, url: &str) -> Result<Location, Error> {
-        let location = Location::parse(url).ok_or_else(|| Error::Other(format!("{url} is no RBD location")))?;
+    fn locate(&self, pool: &Pool, url: &str) -> Result<RbdUrl, Error> {
+        let location = RbdUrl::parse(url).map_err(|e| Error::Other(format!("{url}: {e}")))?;
         if location.fsid != pool.cluster().fsid() || location.pool != self.pool_name {
             return Err(Error::NotFound(format!(
                 "{url} is not in pool {} of cluster {}",
@@ -113,6 +112,12 @@ impl Store for RbdStore {
 
     fn weight(&self) -> i64 {
         self.weight
+    }
+
+    fn holds(&self, url: &RbdUrl) -> bool {
+        // What is still being uploaded is nobody else's to name.
+        let attempt = url.image.starts_with(ATTEMPT_PREFIX);
+        url.pool == self.pool_name && self.fsid.get() == Some(&url.fsid) && !attempt
     }
 
     fn about(&self) -> About {

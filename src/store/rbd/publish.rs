@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ceph::{Error, Kind, Pool};
 use futures_util::future::try_join_all;
 
-use super::location::Location;
 use super::{RbdStore, SNAPSHOT};
+use crate::domain::location::RbdUrl;
 use crate::store::{Attempt, DESCRIPTION_PREFIX};
 
 /// Key that says which attempt an RBD image came from.
@@ -39,7 +39,7 @@ pub(super) async fn publish(pool: &Pool, attempt: Attempt) -> Result<String, Err
         }
         Err(e) => return Err(e),
     }
-    let location = Location {
+    let location = RbdUrl {
         fsid: pool.cluster().fsid().to_owned(),
         pool: pool.name().to_owned(),
         image: name,

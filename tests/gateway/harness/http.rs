@@ -131,6 +131,14 @@ impl Client {
         self.send_json("PUT", path, &body.to_string())
     }
 
+    /// As `post`, in the company of a service's token.
+    #[track_caller]
+    pub(crate) fn post_for_user(&self, path: &str, body: &Value, service_token: &str) -> Answer {
+        let text = body.to_string();
+        let headers = [("content-type", "application/json"), ("x-service-token", service_token)];
+        self.send("POST", path, &headers, SendBody::from_reader(&mut text.as_bytes()))
+    }
+
     #[track_caller]
     pub(crate) fn patch(&self, path: &str, operations: &Value) -> Answer {
         let text = operations.to_string();

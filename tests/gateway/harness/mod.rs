@@ -16,10 +16,12 @@ pub(crate) use http::{Answer, Client};
 pub(crate) use keystone::{FakeKeystone, Fault, OWN_CREDENTIAL, OWN_PASSWORD, OWN_USER, project_token};
 pub(crate) use own::OwnServers;
 pub(crate) use proxy::Proxy;
-pub(crate) use servers::{FAR_POOL, ceph, psql, rbd, run, servers, try_rbd};
+pub(crate) use servers::{FAR_POOL, ceph, new_user, psql, rbd, rbd_as, run, servers, try_rbd};
 pub(crate) use site::Site;
 pub(crate) use slow::{SlowDownload, SlowUpload};
-pub(crate) use state::{Session, assert_active, assert_consistent, await_clean, hash, left_in_pool, status_of};
+pub(crate) use state::{
+    Foreign, Session, assert_active, assert_consistent, await_clean, hash, left_in_pool, status_of,
+};
 pub(crate) use wire::Wire;
 
 /// Bytes that do not compress and are the same every time: a xorshift stream from `seed`.

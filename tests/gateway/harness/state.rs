@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::gateway::Gateway;
 use super::http::Client;
-use super::servers::rbd;
+use super::servers::{ceph, rbd, try_rbd};
 
 /// Every name in the pool and its trash that has one of these texts in it.
 pub(crate) fn left_in_pool(ids: &[&str]) -> Vec<String> {
@@ -86,6 +86,62 @@ pub(crate) fn assert_consistent(client: &Client, id: &str, bytes: &[u8]) -> Stri
         other => panic!("{id} is {other}"),
     }
     status
+}
+
+/// An RBD image with a protected snapshot `snap` that no gateway has made. Dropped, it goes.
+pub(crate) struct Foreign {
+    /// `pool/image`.
+    pub(crate) spec: String,
+    /// As a location names it.
+    pub(crate) url: String,
+}
+
+impl Foreign {
+    /// Puts these bytes into `images/NAME`.
+    #[track_caller]
+    pub(crate) fn new(name: &str, bytes: &[u8]) -> Self {
+        Self::in_pool("images", name, bytes)
+    }
+
+    /// Puts these bytes into `POOL/NAME`.
+    #[track_caller]
+    pub(crate) fn in_pool(pool: &str, name: &str, bytes: &[u8]) -> Self {
+        let file = std::env::temp_dir().join(format!("rockpool-foreign-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, bytes).unwrap();
+        rbd(&["import", "--no-progress", file.to_str().unwrap(), &format!("{pool}/{name}")]);
+        std::fs::remove_file(&file).unwrap();
+        Self::publish(pool, name)
+    }
+
+    /// Makes `images/NAME` of zeros.
+    #[track_caller]
+    pub(crate) fn sparse(name: &str, size_mib: u64) -> Self {
+        rbd(&["create", "--size", &format!("{size_mib}M"), &format!("images/{name}")]);
+        Self::publish("images", name)
+    }
+
+    #[track_caller]
+    fn publish(pool: &str, name: &str) -> Self {
+        let spec = format!("{pool}/{name}");
+        rbd(&["snap", "create", "--no-progress", &format!("{spec}@snap")]);
+        rbd(&["snap", "protect", &format!("{spec}@snap")]);
+        Self { url: format!("rbd://{}/{spec}/snap", ceph(&["fsid"])), spec }
+    }
+
+    /// Whether it is whole still: readable, with its protected snapshot.
+    #[track_caller]
+    pub(crate) fn is_whole(&self) -> bool {
+        let snapshots = try_rbd(&["snap", "ls", &self.spec]).unwrap_or_default();
+        snapshots.lines().any(|line| line.contains(" snap ") && line.contains("yes"))
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = try_rbd(&["snap", "unprotect", &format!("{}@snap", self.spec)]);
+        let _ = try_rbd(&["snap", "rm", "--no-progress", &format!("{}@snap", self.spec)]);
+        let _ = try_rbd(&["rm", "--no-progress", &self.spec]);
+    }
 }
 
 /// An open transaction on a database, to hold a lock with. Dropped, it is rolled back.

@@ -1,0 +1,222 @@
+//! `POST` and `GET /v2/images/{id}/locations`: bytes that somebody else has put into the store.
+//!
+//! Nova makes `<pool>/<image id>` and its snapshot itself, and then says where it is. With `do_secure_hash` a job
+//! reads what is there (see `locate`); a hash that was given is compared before the image is active.
+
+use std::time::Duration;
+
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::quota::Account;
+use super::upload::check_formats;
+use super::{Error, Services, conclude, locate, lock};
+use crate::catalog::{JobKind, NewJob, Tx};
+use crate::domain::content::Content;
+use crate::domain::id::ImageId;
+use crate::domain::image::{Image, Location};
+use crate::domain::limits::Resource;
+use crate::domain::location::{Found, RbdUrl, Registration};
+use crate::domain::query::Scope;
+use crate::domain::status::{BEGIN_VERIFY, LOCATE, Status};
+use crate::identity::Caller;
+use crate::identity::policy::{Action, Target};
+use crate::store;
+
+/// The role of services that act for users, such as Nova.
+const SERVICE_ROLE: &str = "service";
+
+impl Services {
+    /// Says where the bytes of a queued image are.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for whoever is no service, [`Error::Conflict`] for an image that is not queued,
+    /// [`Error::Invalid`] for a location that is not one of ours or holds nothing.
+    pub async fn add_location(&self, caller: &Caller, id: &str, body: &Registration) -> Result<(), Error> {
+        // 1. Is the image waiting for data, and may the caller say where it is?
+        let image = self.visible_to_service(caller, id, Action::AddImageLocation).await?;
+        check_queued(&image)?;
+        self.authorize(Action::AddImageLocation, caller, Target::from(&image))?;
+        if !is_service(caller) {
+            return Err(Error::Forbidden(
+                "Locations are registered by services (role service); an http store, whose locations a user may register, is not configured.".into(),
+            ));
+        }
+        check_formats(&image.attributes)?;
+        self.settings.quotas.check_locations(1)?;
+        // 2. Is there anything?
+        let found = self.find_data(caller, &image, &body.url).await?;
+        // 3. Write it down; what is left to do is a job.
+        let account = self.account(caller, image.attributes.owner.as_deref()).await?;
+        let tx = self.catalog.begin("location_add").await?;
+        let added = self.try_add_location(&tx, image.id, &found, body, account.as_ref()).await;
+        conclude(tx, added).await?;
+        self.job_bell.notify_one();
+        self.long_job_bell.notify_one();
+        Ok(())
+    }
+
+    async fn try_add_location(
+        &self,
+        tx: &Tx,
+        id: ImageId,
+        found: &Found,
+        body: &Registration,
+        account: Option<&Account>,
+    ) -> Result<(), Error> {
+        let image = lock(tx, id).await?;
+        check_queued(&image)?;
+        check_formats(&image.attributes)?;
+        self.take_up(tx, &found.location.url).await?;
+        let verify = self.settings.do_secure_hash && body.validation.is_some();
+        let given = body.validation.as_ref().filter(|_| !verify);
+        let content = Content {
+            size_bytes: found.size_bytes,
+            virtual_size_bytes: None,
+            checksum: None,
+            os_hash_algo: given.map(|given| given.os_hash_algo.clone()),
+            os_hash_value: given.map(|given| given.os_hash_value.to_ascii_lowercase()),
+        };
+        tx.set_content(id, &content).await?;
+        tx.set_locations(id, &image.locations, std::slice::from_ref(&found.location)).await?;
+        tx.transition(id, if verify { &BEGIN_VERIFY } else { &LOCATE }).await?;
+        if verify || self.settings.do_secure_hash && self.hashes_anything() {
+            let work = locate::Work { url: found.location.url.clone(), expected: body.validation.clone() };
+            let job = NewJob {
+                id: Uuid::new_v4(),
+                kind: JobKind::Locate,
+                image: id,
+                state: locate::HASHING,
+                payload: &json!(work),
+                owner: None,
+                lease: Duration::ZERO,
+                charge: None,
+            };
+            tx.enqueue(&job).await?;
+        }
+        if !verify {
+            tx.event("image.activate", id, &json!({"size": found.size_bytes})).await?;
+            tx.leave_describe_job(id).await?;
+        }
+        match account {
+            Some(account) => account.admit(tx, &[(Resource::ImageSizeTotal, found.size_bytes)]).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure that data which an image is about to refer to is not on its way out, until the transaction ends.
+    pub(super) async fn take_up(&self, tx: &Tx, url: &str) -> Result<(), Error> {
+        tx.lock_urls(std::iter::once(url)).await?;
+        if tx.is_doomed(url).await? {
+            return Err(Error::Conflict("Invalid location: the data that the url names is being removed.".into()));
+        }
+        Ok(())
+    }
+
+    /// Where the bytes of an image are, for services.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn locations(&self, caller: &Caller, id: &str) -> Result<Vec<Location>, Error> {
+        let image = self.visible_to_service(caller, id, Action::FetchImageLocation).await?;
+        self.authorize(Action::FetchImageLocation, caller, Target::from(&image))?;
+        // Whoever knows where the data of a deactivated image is could clone it all the same.
+        if image.status == Status::Deactivated && !caller.is_admin() {
+            return Ok(Vec::new());
+        }
+        Ok(image.locations)
+    }
+
+    /// The image, if the caller may see it, or is a service that the rule of `action` admits to it: a service
+    /// works for projects that it is no member of.
+    async fn visible_to_service(&self, caller: &Caller, id: &str, action: Action) -> Result<Image, Error> {
+        match self.visible(caller, id).await {
+            Err(Error::NotFound(missing)) if caller.has_role(SERVICE_ROLE) => {
+                let image = match ImageId::parse(id) {
+                    Some(id) => self.catalog.image(id, &Scope::Everything(None)).await?,
+                    None => None,
+                };
+                image
+                    .filter(|image| self.policy.allows(action, caller, Target::from(image)))
+                    .ok_or(Error::NotFound(missing))
+            }
+            other => other,
+        }
+    }
+
+    /// Looks at the data that a URL names, for `image`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a URL that is malformed, outside of our stores, or leads to nothing;
+    /// [`Error::Forbidden`] for the data of an image that the caller may not have.
+    pub(super) async fn find_data(&self, caller: &Caller, image: &Image, url: &str) -> Result<Found, Error> {
+        let invalid = |why: &str| Error::Invalid(format!("Invalid location: {why}."));
+        // 1. Where is it? Nothing but our own pools is ever looked at.
+        let parsed = RbdUrl::parse(url)?;
+        let store = self.stores.holding(&parsed).ok_or_else(|| {
+            invalid("no store of this service holds that url: its cluster or pool is not configured here")
+        })?;
+        let own = parsed.image == image.id.to_string();
+        // 2. Is it the data of somebody else?
+        if !own && !is_service(caller) && !caller.is_admin() {
+            self.check_others_data(caller, image.id, &parsed, url).await?;
+        }
+        // 3. Is it there?
+        let reader = match store.open(url).await {
+            Err(store::Error::NotFound(_)) => {
+                return Err(invalid("there is no such RBD image, or it has no snapshot called snap"));
+            }
+            other => other?,
+        };
+        if reader.size_bytes() == 0 {
+            return Err(invalid("it holds no bytes"));
+        }
+        let location =
+            Location { store: store.name().to_owned(), url: url.to_owned(), metadata: Map::new(), owned: own };
+        Ok(Found { location, size_bytes: reader.size_bytes() })
+    }
+
+    /// Refuses the data of images that the caller may not download.
+    async fn check_others_data(&self, caller: &Caller, id: ImageId, parsed: &RbdUrl, url: &str) -> Result<(), Error> {
+        let mut holders = self.catalog.other_holders(id, url).await?;
+        // Also under its own name, when nobody has said so yet.
+        holders.extend(ImageId::parse(&parsed.image));
+        let mut held = false;
+        for holder in holders {
+            if self.catalog.status(holder).await?.is_none() {
+                continue;
+            }
+            held = true;
+            if let Some(other) = self.catalog.image(holder, &caller.scope()).await?
+                && other.status == Status::Active
+                && other.locations.iter().any(|location| location.url == url)
+                && self.policy.allows(Action::DownloadImage, caller, Target::from(&other))
+            {
+                return Ok(());
+            }
+        }
+        if held {
+            return Err(Error::Forbidden(
+                "Invalid location: the url names the data of another image, which you may not use.".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether images get any digest here.
+    fn hashes_anything(&self) -> bool {
+        self.settings.checksum || self.settings.hashing_algorithm.is_some()
+    }
+}
+
+/// Whether a service asks, for itself or for a user.
+fn is_service(caller: &Caller) -> bool {
+    caller.has_role(SERVICE_ROLE) || caller.service_roles.contains(SERVICE_ROLE)
+}
+
+fn check_queued(image: &Image) -> Result<(), Error> {
+    if LOCATE.allows(image.status) {
+        return Ok(());
+    }
+    Err(Error::Conflict(format!("It's not allowed to add locations if image status is {}.", image.status)))
+}
