@@ -1,5 +1,5 @@
-# Everything that docker-compose.yml runs, on Debian: `gateway`, `servers` (Ceph and Postgres) and
-# `balancer`.
+# Everything that docker-compose.yml runs, on Debian: `gateway`, `servers` (Ceph and Postgres), `keystone`
+# and `balancer`.
 #
 # Where the Rust image cannot be pulled, hand in a binary built outside, on the same Debian:
 #   --build-arg RUST_IMAGE=$BASE_IMAGE --build-arg BINARY=target/release/rockpool
@@ -23,6 +23,18 @@ FROM ${BASE_IMAGE} AS servers
 COPY ceph/cluster.sh /usr/local/bin/
 RUN cluster.sh install && rm -rf /var/lib/apt/lists/*
 COPY deploy/ /usr/local/lib/rockpool/
+
+FROM ${BASE_IMAGE} AS keystone
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends python3-venv curl && \
+    rm -rf /var/lib/apt/lists/* && \
+    python3 -m venv /opt/keystone && \
+    /opt/keystone/bin/pip install --no-cache-dir keystone==30.0.0 gunicorn==27.0.1 psycopg2-binary==2.9.13 && \
+    useradd --system --no-create-home keystone
+ENV PATH=/opt/keystone/bin:$PATH
+COPY deploy/ /usr/local/lib/rockpool/
+EXPOSE 5000
+CMD ["bash", "/usr/local/lib/rockpool/keystone.sh"]
 
 FROM ${BASE_IMAGE} AS balancer
 RUN apt-get update && \
