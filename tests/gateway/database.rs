@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::harness::{
     Gateway, Options, OwnServers, Proxy, SlowUpload, TAKEOVER_S, Token, assert_active, assert_consistent, await_clean,
-    eventually, left_in_pool, psql, random_bytes, run, servers, status_of,
+    eventually, left_in_pool, make_certificates, psql, random_bytes, run, servers, status_of,
 };
 
 /// Timeouts of the catalog in these tests, in seconds.
@@ -433,14 +433,10 @@ struct TlsPostgres(OwnServers);
 impl TlsPostgres {
     fn start() -> Self {
         let postgres = Self(OwnServers::start("pg-up"));
+        make_certificates(&postgres.0.folder);
         let script = r#"
             set -e
             cd "$1"
-            key="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-            for ca in ca other-ca; do openssl req -x509 $key -keyout $ca.key -out $ca.pem -subj /CN=$ca -days 2; done
-            openssl req $key -keyout server.key -out server.csr -subj /CN=localhost
-            echo subjectAltName=DNS:localhost > san
-            openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile san
             install -m 600 server.key server.crt postgres/
             [ "$(id -u)" != 0 ] || chown postgres: postgres/server.key postgres/server.crt
             echo "ssl = on" >> postgres/postgresql.conf

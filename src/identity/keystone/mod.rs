@@ -38,7 +38,9 @@ impl Keystone {
         let mut problems = Vec::new();
         let base = config.base().map_err(|problem| problems.push(problem)).ok();
         let challenge = config.challenge().map_err(|problem| problems.push(problem)).ok();
-        let credentials = config.credentials().map_err(|found| problems.extend(found)).ok();
+        if let Err(found) = config.credentials() {
+            problems.extend(found);
+        }
         let client = Client::new(config).map_err(|problem| problems.push(problem)).ok();
         for (name, value) in [
             ("token_cache_size", config.token_cache_size),
@@ -52,9 +54,9 @@ impl Keystone {
         if config.service_token_roles.is_empty() {
             problems.push("service_token_roles must name at least one role".into());
         }
-        match (base, challenge, credentials, client) {
-            (Some(base), Some(challenge), Some(credentials), Some(client)) if problems.is_empty() => Ok(Self {
-                session: Session::new(client, base, credentials, config),
+        match (base, challenge, client) {
+            (Some(base), Some(challenge), Some(client)) if problems.is_empty() => Ok(Self {
+                session: Session::new(client, base, config),
                 validation: Validation::new(config),
                 limits: LimitsLookup::new(config),
                 service_token_roles: config.service_token_roles.iter().map(|role| role.to_lowercase()).collect(),

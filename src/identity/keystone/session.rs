@@ -37,7 +37,8 @@ pub(super) struct Session {
     client: Client,
     /// `.../v3`.
     base: String,
-    credentials: Secret,
+    /// Whose credentials are read again for each token: files may have changed.
+    config: Arc<Config>,
     /// Interface and region of the Keystone in the catalog that is to be asked; without it, the one at `base`.
     place: Option<(Interface, Option<String>)>,
     held: RwLock<Option<Arc<Own>>>,
@@ -66,9 +67,10 @@ struct IssuedToken {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, base: String, credentials: Secret, config: &Config) -> Self {
+    pub(super) fn new(client: Client, base: String, config: &Config) -> Self {
         let place = config.interface.map(|interface| (interface, config.region_name.clone()));
-        Self { client, base, credentials, place, held: RwLock::default(), renewal: Mutex::default() }
+        let config = Arc::new(config.clone());
+        Self { client, base, config, place, held: RwLock::default(), renewal: Mutex::default() }
     }
 
     /// Where Keystone is, without path below `/v3`.
@@ -161,11 +163,12 @@ impl Session {
     }
 
     async fn authenticate(&self, request_id: Option<&str>) -> Result<Own, (Failure, Duration)> {
+        let credentials = self.credentials().await.map_err(|failure| (failure, PAUSE_UNAVAILABLE))?;
         let question = Question {
             method: Method::POST,
             url: format!("{}/auth/tokens", self.base),
             headers: HeaderMap::new(),
-            body: Some(&self.credentials),
+            body: Some(&credentials),
             request_id,
         };
         let started = Instant::now();
@@ -201,6 +204,15 @@ impl Session {
             })
         };
         read().map_err(|failure| (failure, PAUSE_UNAVAILABLE))
+    }
+
+    async fn credentials(&self) -> Result<Secret, Failure> {
+        let config = Arc::clone(&self.config);
+        match tokio::task::spawn_blocking(move || config.credentials()).await {
+            Ok(Ok(credentials)) => Ok(credentials),
+            Ok(Err(problems)) => Err(Failure(format!("cannot be asked: identity.keystone.{}", problems.join("; ")))),
+            Err(stopped) => Err(Failure(format!("cannot be asked: {stopped}"))),
+        }
     }
 
     fn base_in(&self, catalog: &Catalog) -> Result<String, Failure> {

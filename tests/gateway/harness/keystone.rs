@@ -1,16 +1,21 @@
 //! A Keystone of a test's own, in this process: it says what the test wants, and breaks as the test wants.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::certificates::make_certificates;
 use super::gateway::Token;
 
 /// User, password and project of the gateways; the password must not show anywhere.
@@ -55,6 +60,7 @@ struct State {
     tokens: Mutex<HashMap<String, Value>>,
     own: Mutex<HashSet<String>>,
     own_seconds: Mutex<i64>,
+    own_password: Mutex<String>,
     registered_limits: Mutex<HashMap<String, i64>>,
     /// By project and resource.
     limits: Mutex<HashMap<(String, String), i64>>,
@@ -93,12 +99,33 @@ pub(crate) fn project_token(user: &str, project: &str, roles: &[&str], seconds: 
 impl FakeKeystone {
     /// Starts one that knows the tokens of the harness.
     pub(crate) fn start() -> Self {
+        Self::launch(None)
+    }
+
+    /// As `start`, over TLS. `ca.pem` in the folder has signed its certificate, for `localhost` alone.
+    pub(crate) fn start_tls(folder: &Path) -> Self {
+        make_certificates(folder);
+        let chain = CertificateDer::pem_file_iter(folder.join("server.crt")).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let mut keystone = Self::launch(Some(Arc::new(config)));
+        keystone.url = keystone.url.replace("http://127.0.0.1", "https://localhost");
+        keystone
+    }
+
+    fn launch(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State {
             tokens: Mutex::default(),
             own: Mutex::default(),
             own_seconds: Mutex::new(3600),
+            own_password: Mutex::new(OWN_PASSWORD.into()),
             registered_limits: Mutex::default(),
             limits: Mutex::default(),
             fault: Mutex::new(Fault::None),
@@ -113,10 +140,13 @@ impl FakeKeystone {
                 if *shared.stopped.lock().unwrap() {
                     return;
                 }
-                let state = Arc::clone(&shared);
-                if let Ok(client) = client {
-                    std::thread::spawn(move || state.serve(client));
-                }
+                let (state, tls) = (Arc::clone(&shared), tls.clone());
+                let Ok(client) = client else { continue };
+                let _ = client.set_nodelay(true);
+                std::thread::spawn(move || match tls {
+                    None => state.serve(client),
+                    Some(config) => state.serve(StreamOwned::new(ServerConnection::new(config).unwrap(), client)),
+                });
             }
         });
         let keystone = Self { url: format!("http://{address}"), address, state };
@@ -145,6 +175,12 @@ impl FakeKeystone {
     /// Revokes all tokens that gateways have got for themselves.
     pub(crate) fn revoke_own(&self) {
         self.state.own.lock().unwrap().clear();
+    }
+
+    /// Changes the password of the gateways, which revokes their tokens.
+    pub(crate) fn change_own_password(&self, password: &str) {
+        *self.state.own_password.lock().unwrap() = password.into();
+        self.revoke_own();
     }
 
     /// How long the tokens live that gateways get for themselves from now on.
@@ -199,8 +235,7 @@ impl Drop for FakeKeystone {
 }
 
 impl State {
-    fn serve(&self, client: TcpStream) {
-        let _ = client.set_nodelay(true);
+    fn serve(&self, client: impl Read + Write) {
         let mut reader = BufReader::new(client);
         while let Some((asked, body)) = question(&mut reader) {
             let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -214,7 +249,7 @@ impl State {
     }
 
     /// Answers one question; whether the connection stays open.
-    fn reply(&self, client: &mut TcpStream, asked: &Asked, body: &[u8]) -> bool {
+    fn reply(&self, client: &mut impl Write, asked: &Asked, body: &[u8]) -> bool {
         let count = {
             let mut all = self.asked.lock().unwrap();
             all.push(asked.clone());
@@ -260,7 +295,7 @@ impl State {
         match (asked.method.as_str(), path) {
             ("GET", "/v3") => (200, String::new(), json!({"version": {"id": "v3.14", "status": "stable"}}).to_string()),
             ("POST", "/v3/auth/tokens") => {
-                if !is_own(&serde_json::from_slice(body).unwrap()) {
+                if !is_own(&serde_json::from_slice(body).unwrap(), &self.own_password.lock().unwrap()) {
                     return error(401);
                 }
                 let token = format!("canary-own-token-{}", uuid::Uuid::new_v4());
@@ -329,13 +364,13 @@ impl State {
 }
 
 /// Whether these are the gateway's credentials.
-fn is_own(body: &Value) -> bool {
+fn is_own(body: &Value, password: &str) -> bool {
     let identity = &body["auth"]["identity"];
     let user = &identity["password"]["user"];
     let by_password = identity["methods"] == json!(["password"])
         && user["name"] == OWN_USER
         && user["domain"] == json!({"name": "Default"})
-        && user["password"] == OWN_PASSWORD
+        && user["password"] == password
         && body["auth"]["scope"]["project"] == json!({"name": "service", "domain": {"name": "Default"}});
     let (id, secret) = OWN_CREDENTIAL;
     let by_credential = identity["methods"] == json!(["application_credential"])
@@ -344,7 +379,7 @@ fn is_own(body: &Value) -> bool {
     by_password || by_credential
 }
 
-fn question(reader: &mut BufReader<TcpStream>) -> Option<(Asked, Vec<u8>)> {
+fn question(reader: &mut BufReader<impl Read>) -> Option<(Asked, Vec<u8>)> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();

@@ -1,5 +1,6 @@
 //! Starts gateways on throwaway databases and talks to them as a client would.
 
+mod certificates;
 mod gateway;
 mod http;
 mod keystone;
@@ -11,6 +12,7 @@ mod slow;
 mod state;
 mod wire;
 
+pub(crate) use certificates::make_certificates;
 pub(crate) use gateway::{Gateway, Options, TAKEOVER_S, Token};
 pub(crate) use http::{Answer, Client};
 pub(crate) use keystone::{FakeKeystone, Fault, OWN_CREDENTIAL, OWN_PASSWORD, OWN_USER, project_token};

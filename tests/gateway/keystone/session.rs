@@ -78,6 +78,54 @@ fn a_wrong_password_is_503_and_is_not_tried_again_and_again() {
 }
 
 #[test]
+fn a_password_that_changes_in_its_file_is_followed() {
+    let keystone = FakeKeystone::start();
+    let folder = Gateway::start(Options::default());
+    let file = folder.folder().join("password");
+    std::fs::write(&file, OWN_PASSWORD).unwrap();
+    let gateway =
+        Gateway::start(Options::default().keystone(&keystone.url).unset("identity.keystone", "password").set(
+            "identity.keystone",
+            "password_file",
+            file.to_str().unwrap(),
+        ));
+    gateway.client(Token::Demo).get("/v2/images").expect(200);
+    keystone.change_own_password("canary-other-password");
+    gateway.client(Token::Alt).get("/v2/images").expect(503);
+    std::fs::write(&file, "canary-other-password\n").unwrap();
+    eventually("the new one is taken", 30, || gateway.client(Token::Alt).get("/v2/images").status == 200);
+    std::fs::remove_file(&file).unwrap();
+    keystone.revoke_own();
+    gateway.client(Token::Admin).get("/v2/images").expect(503);
+    gateway.client(Token::Alt).get("/v2/images").expect(200);
+    assert!(gateway.log().contains("password_file"), "{}", gateway.log());
+}
+
+#[test]
+fn keystone_must_prove_who_it_is() {
+    let folder = Gateway::start(Options::default());
+    let keystone = FakeKeystone::start_tls(folder.folder());
+    let path = |name: &str| folder.folder().join(name).to_str().unwrap().to_owned();
+    let by_address = keystone.url.replace("localhost", "127.0.0.1");
+    for (url, option, status) in [
+        (&keystone.url, Some(("cafile", toml::Value::from(path("ca.pem")))), 200),
+        (&keystone.url, Some(("cafile", toml::Value::from(path("other-ca.pem")))), 503),
+        // The system knows nothing of this authority.
+        (&keystone.url, None, 503),
+        (&by_address, Some(("cafile", toml::Value::from(path("ca.pem")))), 503),
+        (&by_address, Some(("insecure", toml::Value::from(true))), 200),
+    ] {
+        let options = Options::default().keystone(url);
+        let options = match &option {
+            None => options,
+            Some((key, value)) => options.set("identity.keystone", key, value.clone()),
+        };
+        let gateway = folder.sibling_with(options);
+        assert_eq!(gateway.client(Token::Demo).get("/v2/images").status, status, "{url} {option:?}: {}", gateway.log());
+    }
+}
+
+#[test]
 fn a_fresh_token_that_is_refused_is_a_503() {
     let (keystone, gateway) = start();
     keystone.fault(Fault::Status(401));
