@@ -1,6 +1,7 @@
 //! The command line.
 
 mod db;
+mod policy;
 mod serve;
 
 use std::path::PathBuf;
@@ -28,6 +29,9 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at the rules that say who may do what.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Look after the catalog.
     #[command(subcommand)]
     Db(DbCommand),
@@ -59,6 +63,7 @@ struct File {
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(file) => with_config(&file, |config| serve::serve(config)),
+        Command::Policy(command) => policy::run(command),
         Command::Config(ConfigCommand::Check(file)) => with_config(&file, |_| {
             println!("{} is valid", file.config.display());
             ExitCode::SUCCESS

@@ -32,7 +32,7 @@ impl Services {
         action: Action,
         transition: &Transition,
     ) -> Result<(), Error> {
-        let image = self.visible(caller, id).await?;
+        let image = self.permitted(action, caller, id).await?;
         let tx = self.catalog.begin("image_activation").await?;
         let changed = async {
             let image = lock(&tx, image.id).await?;

@@ -16,10 +16,7 @@ impl Services {
 
     async fn check_cache_call(&self, caller: &Caller, action: Action, image: Option<&str>) -> Result<(), Error> {
         match image {
-            Some(id) => {
-                let image = self.visible(caller, id).await?;
-                self.authorize(action, caller, Target::from(&image))
-            }
+            Some(id) => self.permitted(action, caller, id).await.map(|_| ()),
             None => self.authorize(action, caller, Target::Nothing),
         }
     }

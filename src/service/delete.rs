@@ -18,7 +18,7 @@ use crate::domain::id::ImageId;
 use crate::domain::image::Image;
 use crate::domain::status::{DELETE, Status, undelete};
 use crate::identity::Caller;
-use crate::identity::policy::{Action, Target};
+use crate::identity::policy::Action;
 use crate::store;
 
 /// How long a request waits for the data to be gone. Removing many TiB takes longer and goes on without
@@ -40,9 +40,8 @@ impl Services {
     pub async fn delete(self: &Arc<Self>, caller: &Caller, id: &str) -> Result<(), Error> {
         // 1. May the caller, and may the image go?
         let missing = || Error::NotFound(format!("Failed to find image {id} to delete"));
-        let image =
-            self.visible(caller, id).await.map_err(|e| if matches!(e, Error::NotFound(_)) { missing() } else { e })?;
-        self.authorize(Action::DeleteImage, caller, Target::from(&image))?;
+        let permitted = self.permitted(Action::DeleteImage, caller, id).await;
+        let image = permitted.map_err(|e| if matches!(e, Error::NotFound(_)) { missing() } else { e })?;
         if image.attributes.protected {
             return Err(Error::Forbidden(format!("Image {id} is protected and cannot be deleted.")));
         }

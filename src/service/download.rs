@@ -60,8 +60,7 @@ impl Services {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Forbidden`] for one who may see but not download it.
     pub async fn downloadable(&self, caller: &Caller, id: &str) -> Result<Image, Error> {
-        let image = self.visible(caller, id).await?;
-        self.authorize(Action::DownloadImage, caller, Target::from(&image))?;
+        let image = self.permitted(Action::DownloadImage, caller, id).await?;
         if image.status == Status::Deactivated && !caller.is_admin() {
             return Err(Error::Forbidden(
                 "The requested image has been deactivated. Image data download is forbidden.".into(),

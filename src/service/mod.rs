@@ -175,20 +175,34 @@ impl Services {
 
     /// The image with the id that a client wrote, if the caller may see it.
     async fn visible(&self, caller: &Caller, id: &str) -> Result<Image, Error> {
-        let missing = || Error::NotFound(format!("No image found with ID {id}"));
-        let parsed = ImageId::parse(id).ok_or_else(missing)?;
-        let image = self.catalog.image(parsed, &caller.scope()).await?.ok_or_else(missing)?;
-        // To one who may not see it, it does not exist.
-        if self.policy.allows(Action::GetImage, caller, Target::from(&image)) { Ok(image) } else { Err(missing()) }
+        self.permitted(Action::GetImage, caller, id).await
     }
 
-    /// Refuses what the policy does not allow, naming the rule.
+    /// The image with the id that a client wrote, if the caller may do that to it.
+    async fn permitted(&self, action: Action, caller: &Caller, id: &str) -> Result<Image, Error> {
+        let parsed = ImageId::parse(id).ok_or_else(|| no_image(id))?;
+        let image = self.catalog.image(parsed, &caller.scope()).await?.ok_or_else(|| no_image(id))?;
+        self.authorize(action, caller, Target::from(&image))?;
+        Ok(image)
+    }
+
+    /// Refuses what the policy does not allow, naming the rule. To one who may not even see it, an image does not
+    /// exist.
     fn authorize(&self, action: Action, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
         if self.policy.allows(action, caller, target) {
             return Ok(());
         }
+        if let Target::Image { image: Some(image), .. } = target
+            && !self.policy.allows(Action::GetImage, caller, target)
+        {
+            return Err(no_image(&image.id.to_string()));
+        }
         Err(Error::Forbidden(format!("You are not authorized to complete {} action.", action.rule())))
     }
+}
+
+fn no_image(id: &str) -> Error {
+    Error::NotFound(format!("No image found with ID {id}"))
 }
 
 /// Locks an image for a change of its record, whoever asks.
@@ -197,7 +211,7 @@ impl Services {
 /// [`Error::NotFound`] for one that was deleted meanwhile.
 async fn lock(tx: &Tx, id: ImageId) -> Result<Image, Error> {
     let locked = tx.lock_image(id).await?.filter(|image| image.status != Status::Deleted);
-    locked.ok_or_else(|| Error::NotFound(format!("No image found with ID {id}")))
+    locked.ok_or_else(|| no_image(&id.to_string()))
 }
 
 /// Ends a transaction as its work has ended: with a commit, or without a trace.

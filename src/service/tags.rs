@@ -42,7 +42,7 @@ impl Services {
         id: &str,
         change: impl FnOnce(&mut Attributes) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let image = self.visible(caller, id).await?;
+        let image = self.permitted(Action::ModifyImage, caller, id).await?;
         // Under a row lock, so that parallel changes follow each other and none is lost.
         let tx = self.catalog.begin("image_tags").await?;
         let changed = async {

@@ -20,9 +20,8 @@ impl Services {
     /// The first operation that cannot be applied.
     pub async fn update(self: &Arc<Self>, caller: &Caller, id: &str, patch: &Patch) -> Result<Image, Error> {
         // 1. Who may?
-        let image = self.visible(caller, id).await?;
+        let image = self.permitted(Action::ModifyImage, caller, id).await?;
         if patch.is_empty() {
-            self.authorize(Action::ModifyImage, caller, Target::from(&image))?;
             return Ok(self.readable(caller, image));
         }
         let survey = self.survey(caller, &image, patch).await?;

@@ -30,7 +30,7 @@ use crate::domain::image::{Attributes, Image, Location};
 use crate::domain::limits::Resource;
 use crate::domain::status::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, Status};
 use crate::identity::Caller;
-use crate::identity::policy::{Action, Target};
+use crate::identity::policy::Action;
 use crate::store::{self, Attempt, Store, description};
 
 /// Pause between two tries to write down a result while the catalog does not answer.
@@ -72,8 +72,7 @@ impl Services {
     /// As `image-api.md` 4.1; the image is queued again and nothing is left in the store.
     pub async fn upload(self: &Arc<Self>, caller: &Caller, id: &str, upload: Upload) -> Result<(), Error> {
         // 1. May the caller, and is the image waiting for data?
-        let image = self.visible(caller, id).await?;
-        self.authorize(Action::UploadImage, caller, Target::from(&image))?;
+        let image = self.permitted(Action::UploadImage, caller, id).await?;
         let store = Arc::clone(
             self.stores.get(upload.store.as_deref()).map_err(|e| Error::Invalid(format!("{e} does not exist")))?,
         );

@@ -28,6 +28,7 @@ mod members;
 mod metadefs;
 mod patch;
 mod plans;
+mod policy;
 mod protections;
 mod proxies;
 mod quotas;

@@ -46,12 +46,11 @@ pub(in crate::api) async fn list(
     let raw = raw.unwrap_or_default();
     let pairs = pairs(&raw)?;
     let query = ImageQuery::parse(&pairs, state.services.settings().page_sizes)?;
-    let page = if query.limit == 0 { Vec::new() } else { state.services.list(&caller, &query).await? };
-    let images: Vec<Value> = page.iter().map(|image| wire(image, &state.settings, caller.is_admin())).collect();
+    let page = state.services.list(&caller, &query).await?;
+    let images: Vec<Value> = page.images.iter().map(|image| wire(image, &state.settings, caller.is_admin())).collect();
     let mut document = json!({"images": images, "first": link(PATH, &pairs, None), "schema": "/v2/schemas/images"});
-    // A full page may be the last one: the reference does not look further either.
-    if let Some(last) = page.last().filter(|_| page.len() == query.limit) {
-        document["next"] = json!(link(PATH, &pairs, Some(&last.id.to_string())));
+    if let Some(last) = page.next {
+        document["next"] = json!(link(PATH, &pairs, Some(&last.to_string())));
     }
     Ok(Json(document))
 }

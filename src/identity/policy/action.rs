@@ -1,5 +1,7 @@
 //! What callers do, by the names of Glance's rules.
 
+use super::rules::meant;
+
 /// Declares the actions once, with the names of their rules.
 macro_rules! actions {
     ($($name:ident => $rule:literal,)*) => {
@@ -10,6 +12,16 @@ macro_rules! actions {
         }
 
         impl Action {
+            /// The action with a rule of that name.
+            ///
+            /// # Errors
+            /// A sentence that may name the rule that was meant.
+            pub fn named(rule: &str) -> Result<Self, String> {
+                let found = Self::ALL.iter().find(|action| action.rule() == rule).copied();
+                let rules = Self::ALL.iter().map(|action| action.rule());
+                found.ok_or_else(|| format!("there is no action {rule}{}", meant(rule, rules)))
+            }
+
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 

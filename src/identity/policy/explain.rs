@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::Serialize;
 
 use super::check::{Check, Left, Part, Question, Template};
+use super::file::Written;
 use super::target::{Credentials, Target};
 use super::{Action, Policy};
 use crate::identity::Caller;
@@ -15,7 +16,7 @@ pub struct Explanation {
     /// The rule that was asked.
     pub rule: String,
     /// As it is written.
-    pub text: String,
+    pub written: Written,
     /// File and line; none for a default.
     pub origin: Option<String>,
     /// Whether it allows the action.
@@ -50,7 +51,7 @@ impl Policy {
         question.explain(&rule.check, 0, true, &mut steps);
         Some(Explanation {
             rule: rule.name.clone(),
-            text: rule.text.clone(),
+            written: rule.written.clone(),
             origin: rule.origin.clone(),
             allowed: question.holds(&rule.check).unwrap_or(false),
             steps,
@@ -137,7 +138,7 @@ impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let verdict = if self.allowed { "allowed" } else { "denied" };
         writeln!(f, "{verdict} by the rule {} ({}):", self.rule, self.origin.as_deref().unwrap_or("default"))?;
-        writeln!(f, "    \"{}\"\n", self.text)?;
+        writeln!(f, "    {}\n", self.written)?;
         for step in &self.steps {
             let holds = match step.holds {
                 Some(true) => "yes",

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where rules are looked for without an option.
 const DEFAULT_FILE: &str = "/etc/rockpool/policy.yaml";
@@ -49,20 +49,19 @@ impl Override {
 }
 
 /// How a rule is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Written {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Written {
     /// In the policy language.
     Text(String),
     /// The older way: one of these lists has to hold in all its elements.
     Lists(Vec<Vec<String>>),
 }
 
+/// As JSON, and so as YAML.
 impl Display for Written {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Lists(lists) => f.write_str(&serde_json::to_string(lists).unwrap_or_default()),
-        }
+        f.write_str(&serde_json::to_string(self).unwrap_or_default())
     }
 }
 

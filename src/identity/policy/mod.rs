@@ -13,6 +13,7 @@ mod parse;
 mod rules;
 mod target;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use target::Credentials;
 
 pub use action::Action;
 pub use explain::{Explanation, Step};
-pub use file::Config;
+pub use file::{Config, Written};
 pub use rules::Rule;
 pub use target::Target;
 
@@ -55,6 +56,14 @@ impl Policy {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The defaults with the rules of one file.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of_file(file: &Path) -> Result<Self, Vec<String>> {
+        Self::load(Config { file: file.to_owned(), dirs: Vec::new(), ..Config::default() })
     }
 
     /// How often the files are to be looked at.

@@ -23,7 +23,7 @@ pub struct Rule {
     /// Its name.
     pub name: String,
     /// As it is written.
-    pub text: String,
+    pub written: Written,
     /// As it is written in the defaults, if it is there.
     pub default: Option<&'static str>,
     /// File and line, where it is not a default.
@@ -52,7 +52,8 @@ impl Rules {
         for &(name, text) in DEFAULTS {
             match parse::rule(text) {
                 Ok(check) => {
-                    let rule = Rule { name: name.into(), text: text.into(), default: Some(text), origin: None, check };
+                    let written = Written::Text(text.into());
+                    let rule = Rule { name: name.into(), written, default: Some(text), origin: None, check };
                     named.insert(name, rule);
                 }
                 Err(error) => problems.push(format!("the default of {name}: {error}")),
@@ -62,9 +63,8 @@ impl Rules {
             match item.check() {
                 Ok(check) => {
                     let default = named.get(item.name.as_str()).and_then(|rule| rule.default);
-                    let text = item.written.to_string();
-                    let origin = Some(item.origin());
-                    named.insert(&item.name, Rule { name: item.name.clone(), text, default, origin, check });
+                    let (name, written, origin) = (item.name.clone(), item.written.clone(), Some(item.origin()));
+                    named.insert(&item.name, Rule { name, written, default, origin, check });
                 }
                 Err(error) => problems.push(format!("{}: rule {}, {error}", item.origin(), item.name)),
             }
