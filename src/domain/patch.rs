@@ -201,11 +201,6 @@ enum Parsed {
 }
 
 fn operation_v21(object: &Map<String, Value>) -> Result<Parsed, Refusal> {
-    for name in object.keys() {
-        if !matches!(name.as_str(), "op" | "path" | "value") {
-            return Err(Refusal::Invalid(format!("Unknown member '{name}' in an operation; known: op, path, value.")));
-        }
-    }
     let op = object
         .get("op")
         .and_then(Value::as_str)
@@ -228,12 +223,8 @@ fn operation_v20(object: &Map<String, Value>) -> Result<Parsed, Refusal> {
                     ));
                 }
             }
-            "value" => {}
-            other => {
-                return Err(Refusal::Invalid(format!(
-                    "Unknown member '{other}' in an operation; known: add, remove, replace, value."
-                )));
-            }
+            // RFC 6902 has others ignored.
+            _ => {}
         }
     }
     let (op, path) = found.ok_or_else(|| {
@@ -357,8 +348,11 @@ mod tests {
         assert_eq!(next.properties["a/b~c"], "x");
         assert_eq!(next.properties["old"], "2");
         let next =
-            apply(&json!([{"remove": "/old"}, {"add": "/new", "value": "v"}]), Dialect::V20, Status::Active).unwrap();
+            apply(&json!([{"remove": "/old"}, {"add": "/new", "value": "v", "x": 1}]), Dialect::V20, Status::Active)
+                .unwrap();
         assert_eq!(next.properties.keys().collect::<Vec<_>>(), ["new"]);
+        let foreign = json!([{"op": "replace", "path": "/name", "value": "n", "x": 1}]);
+        assert_eq!(apply(&foreign, Dialect::V21, Status::Active).unwrap().name.as_deref(), Some("n"));
     }
 
     #[test]
