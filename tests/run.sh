@@ -278,7 +278,7 @@ run_scripts() { # FOLDER
     local script
     for script in "$REPO/tests/$1"/*.sh; do
         # The others are what the tests share.
-        if grep -qx start_gateway "$script"; then script_test "$script"; fi
+        if grep -q '^start_gateway ' "$script"; then script_test "$script"; fi
     done
 }
 

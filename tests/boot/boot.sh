@@ -139,7 +139,7 @@ leftovers() {
 }
 
 DISK_TOKEN=$(random_token)
-start_gateway
+start_gateway local
 step "a bootable disk is made" makes_a_disk
 step "openstack uploads it" uploads_it
 step "its RBD image has Glance's layout" has_the_layout_of_glance

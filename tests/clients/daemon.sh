@@ -2,13 +2,20 @@
 # Sourced by every script test: a report, and a gateway of the script's own on the servers that
 # tests/run.sh has started.
 #
-# After start_gateway: URL, ADMIN_TOKEN, MEMBER_TOKEN, and WORK, a folder that goes with the script.
+# start_gateway local: URL, and the tokens ADMIN_TOKEN and MEMBER_TOKEN.
+# start_gateway keystone: URL, which the catalogue of the test Keystone now has for the image service. A
+# client finds the clouds of tests/keystone/people.py in OS_CLIENT_CONFIG_FILE.
+#
+# A script may set before that: STORE, the name of the store, and IMAGES, lines for the section [images].
+# WORK is a folder that goes with the script.
 set -euo pipefail
 
 : "${ROCKPOOL_TEST_CEPH_DIR:?is missing: tests/run.sh runs this test}"
 : "${ROCKPOOL_TEST_DATABASE_URL:?is missing: tests/run.sh runs this test}"
 : "${ROCKPOOL_TEST_BINARY:?is missing: tests/run.sh runs this test}"
 : "${ROCKPOOL_TEST_CLIENTS:?is missing: tests/run.sh runs this test}"
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+readonly REPO
 readonly GATEWAY_READY_SECONDS=30
 readonly GATEWAY_STOP_SECONDS=30
 
@@ -92,13 +99,13 @@ free_port() {
     echo "$port"
 }
 
-write_gateway_config() {
-    local database=$1 password url
+write_gateway_config() { # DATABASE local|keystone
+    local password url
     # postgres://user:password@host:port/postgres
     password=$(sed -E 's,^[a-z]+://[^:]*:([^@]*)@.*,\1,' <<<"$ROCKPOOL_TEST_DATABASE_URL")
-    url=$(sed -E 's,:[^:@/]*@,@,; s,/[^/]*$,/'"$database"',' <<<"$ROCKPOOL_TEST_DATABASE_URL")
+    url=$(sed -E 's,:[^:@/]*@,@,; s,/[^/]*$,/'"$1"',' <<<"$ROCKPOOL_TEST_DATABASE_URL")
     echo "$password" >"$WORK/database.password"
-    cat >"$WORK/rockpool.toml" <<TOML
+    cat <<TOML
 [server]
 listen = "${URL#http://}"
 
@@ -106,12 +113,21 @@ listen = "${URL#http://}"
 url = "$url"
 password_file = "$WORK/database.password"
 
-[stores.ceph]
+[stores.${STORE:-ceph}]
 ceph_conf = "$ROCKPOOL_TEST_CEPH_DIR/ceph.conf"
 user = "rockpool"
 keyring = "$ROCKPOOL_TEST_CEPH_DIR/client.rockpool.keyring"
 pool = "images"
 
+[images]
+${IMAGES:-}
+
+TOML
+    "identity_$2"
+}
+
+identity_local() {
+    cat <<TOML
 [identity]
 mode = "local"
 projects = [
@@ -137,19 +153,40 @@ roles = ["member", "reader"]
 TOML
 }
 
+identity_keystone() {
+    printf %s "$ROCKPOOL_TEST_KEYSTONE_SERVICE_PASSWORD" >"$WORK/keystone.password"
+    cat <<TOML
+[identity]
+mode = "keystone"
+
+[identity.keystone]
+auth_url = "$ROCKPOOL_TEST_KEYSTONE_URL"
+username = "$ROCKPOOL_TEST_KEYSTONE_SERVICE_USER"
+project_name = "$ROCKPOOL_TEST_KEYSTONE_SERVICE_PROJECT"
+password_file = "$WORK/keystone.password"
+TOML
+}
+
 # A gateway with a database of its own. Without one there is nothing to test.
-start_gateway() {
+start_gateway() { # local|keystone
     local database="script_$$_$RANDOM"
     URL=http://127.0.0.1:$(free_port)
-    ADMIN_TOKEN=$(random_token)
-    MEMBER_TOKEN=$(random_token)
+    if [[ $1 == local ]]; then
+        ADMIN_TOKEN=$(random_token)
+        MEMBER_TOKEN=$(random_token)
+    else
+        "$REPO/tests/keystone/keystone.sh" endpoint "${ROCKPOOL_TEST_KEYSTONE_SITE%/*}" "$URL"
+        export OS_CLIENT_CONFIG_FILE=$ROCKPOOL_TEST_KEYSTONE_CLOUDS
+    fi
     psql -X -q -d "$ROCKPOOL_TEST_DATABASE_URL" -c "CREATE DATABASE $database"
-    write_gateway_config "$database"
+    write_gateway_config "$database" "$1" >"$WORK/rockpool.toml"
     "$ROCKPOOL_TEST_BINARY" serve --config "$WORK/rockpool.toml" </dev/null >"$LOG" 2>&1 &
     GATEWAY_PID=$!
     step "the gateway gets ready" await_gateway
     ((FAILED_STEPS == 0)) || exit 1
 }
+
+rockpool() { "$ROCKPOOL_TEST_BINARY" "$@" --config "$WORK/rockpool.toml"; }
 
 await_gateway() {
     local deadline=$((SECONDS + GATEWAY_READY_SECONDS))

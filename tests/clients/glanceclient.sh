@@ -95,7 +95,7 @@ deletes_records_and_data() {
     done
 }
 
-start_gateway
+start_gateway local
 head -c 12345678 /dev/urandom >"$WORK/disk"
 
 step "glance creates a record without data" creates_a_record_without_data

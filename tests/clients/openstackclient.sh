@@ -96,7 +96,7 @@ refuses_a_wrong_token() {
     TOKEN=wrong expect_failure openstack image list
 }
 
-start_gateway
+start_gateway local
 DEMO_PROJECT=0000000000000000000000000000de01
 TOKEN=$MEMBER_TOKEN
 # Not a multiple of any block size, and with a hole in it.
