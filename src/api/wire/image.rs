@@ -15,8 +15,9 @@ use crate::domain::status::Status;
 
 /// Read-only property of an image that is queued again because an upload failed.
 const UPLOAD_FAILURE: &str = "os_glance_upload_failure";
-/// States of the reference that no image has here; clients know them from the schema.
-const FOREIGN_STATES: [&str; 2] = ["killed", "pending_delete"];
+/// States in the schema, in the reference's order. No image here is `killed` or `pending_delete`.
+const STATES: [&str; 9] =
+    ["queued", "saving", "active", "killed", "deleted", "uploading", "importing", "pending_delete", "deactivated"];
 
 /// What every image has, in the order of the schema.
 pub(in crate::api) const MEMBERS: [Member<Image>; 25] = [
@@ -74,8 +75,9 @@ pub(in crate::api) const MEMBERS: [Member<Image>; 25] = [
     }),
     read_only("self", "URL of the image.", text, |image, _| some(format!("/v2/images/{}", image.id))),
     read_only("file", "URL of the data.", text, |image, _| some(format!("/v2/images/{}/file", image.id))),
-    read_only("stores", "Names of the stores that have the data, with commas.", text, |image, _| {
-        let stores: Vec<&str> = image.locations.iter().map(|location| location.store.as_str()).collect();
+    read_only("stores", "Names of the stores that have the data, with commas.", text, |image, view| {
+        let shown = image.locations.iter().filter(|_| locatable(image, view));
+        let stores: Vec<&str> = shown.map(|location| location.store.as_str()).collect();
         (!stores.is_empty()).then(|| json!(stores.join(",")))
     }),
     read_only("schema", "URL of this schema.", text, |_, _| some("/v2/schemas/image")),
@@ -127,8 +129,7 @@ pub(in crate::api) fn location(location: &Location) -> Value {
 }
 
 fn status_names(_: &Settings) -> Value {
-    let names = Status::ALL.into_iter().map(Status::as_str).chain(FOREIGN_STATES);
-    json!({"type": "string", "enum": names.collect::<Vec<_>>()})
+    json!({"type": "string", "enum": STATES})
 }
 
 fn visibility_names(_: &Settings) -> Value {
@@ -164,4 +165,14 @@ fn locations_schema(_: &Settings) -> Value {
             "required": ["url", "metadata"],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STATES, Status};
+
+    #[test]
+    fn the_schema_knows_every_state() {
+        assert!(Status::ALL.iter().all(|status| STATES.contains(&status.as_str())));
+    }
 }
