@@ -26,8 +26,8 @@ pub enum Visibility {
 }
 
 impl Visibility {
-    /// Every visibility.
-    pub const ALL: [Self; 4] = [Self::Public, Self::Community, Self::Shared, Self::Private];
+    /// Every visibility, in the order of the reference's schema.
+    pub const ALL: [Self; 4] = [Self::Community, Self::Public, Self::Private, Self::Shared];
 
     /// The name in the API and in the catalog.
     #[must_use]

@@ -421,7 +421,11 @@ fn range_filter(name: &str, value: &str) -> Option<Result<Filter, Refusal>> {
             ))));
         }
     };
-    Some(number(field, comparison, name, value))
+    // A bound that no number reaches is a bound all the same.
+    let beyond = value.parse::<i64>().is_err_and(|error| *error.kind() == IntErrorKind::PosOverflow);
+    let filter =
+        if beyond { Ok(Filter::Number(field, comparison, i64::MAX)) } else { number(field, comparison, name, value) };
+    Some(filter)
 }
 
 fn number(field: NumberField, comparison: Comparison, name: &str, value: &str) -> Result<Filter, Refusal> {

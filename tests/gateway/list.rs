@@ -260,6 +260,8 @@ fn filters_select_what_they_say() {
         ("disk_format=raw&container_format=bare", one),
         ("size_min=100", one),
         ("size_min=101", &[]),
+        ("size_min=99999999999999999999", &[]),
+        ("size_min=100&size_max=99999999999999999999", one),
         ("size_max=100", one),
         ("size_max=99", &[]),
         ("size=100", one),
