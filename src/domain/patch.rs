@@ -214,17 +214,11 @@ fn operation_v21(object: &Map<String, Value>) -> Result<Parsed, Refusal> {
 fn operation_v20(object: &Map<String, Value>) -> Result<Parsed, Refusal> {
     let mut found = None;
     for (name, path) in object {
-        match name.as_str() {
-            "add" | "remove" | "replace" => {
-                if found.replace((name, path)).is_some() {
-                    return Err(Refusal::Invalid(
-                        "Operation objects must contain only one member named \"add\", \"remove\", or \"replace\"."
-                            .into(),
-                    ));
-                }
-            }
-            // RFC 6902 has others ignored.
-            _ => {}
+        // RFC 6902 has others ignored.
+        if matches!(name.as_str(), "add" | "remove" | "replace") && found.replace((name, path)).is_some() {
+            return Err(Refusal::Invalid(
+                "Operation objects must contain only one member named \"add\", \"remove\", or \"replace\".".into(),
+            ));
         }
     }
     let (op, path) = found.ok_or_else(|| {
