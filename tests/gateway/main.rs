@@ -33,6 +33,7 @@ mod protections;
 mod proxies;
 mod quotas;
 mod races;
+mod relocate;
 mod routes;
 mod schemas;
 mod show;
