@@ -29,7 +29,7 @@ pub use config::{Config, Tls};
 pub use error::Error;
 pub use metadefs::Part;
 pub use migrate::{SCHEMA_VERSION, SchemaState};
-pub use queue::{Charge, Job, JobKind, Lease, NewJob};
+pub use queue::{Charge, Job, JobKind, Lease, NewJob, Rivals};
 pub use tx::Tx;
 
 use connect::OneByOne;

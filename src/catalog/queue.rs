@@ -121,6 +121,15 @@ fn job(row: &Row) -> Result<Job, Error> {
     })
 }
 
+/// Uploads beside one that has no room.
+#[derive(Debug, Clone, Copy)]
+pub struct Rivals {
+    /// What they have reserved.
+    pub bytes: u64,
+    /// How many of them began after it.
+    pub younger: u32,
+}
+
 /// More than Postgres can count is more than any limit allows.
 fn bigint(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
@@ -192,6 +201,22 @@ impl Tx {
     pub async fn charge_job(&self, lease: Lease, bytes: u64) -> Result<bool, Error> {
         let sql = "-- job_charge\nUPDATE jobs SET charged_bytes = $3 /* charged_bytes */ WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */";
         Ok(self.execute(sql, &[&lease.job, &lease.token, &bigint(bytes)]).await? == 1)
+    }
+
+    /// The other uploads that are using a project's room while this one does.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn rivals(&self, project: &str, lease: Lease) -> Result<Rivals, Error> {
+        let sql = "-- job_rivals\n\
+            SELECT coalesce(sum(o.charged_bytes), 0)::bigint, count(*) FILTER (WHERE (o.created_at, o.id) > (j.created_at, j.id)) FROM jobs j, jobs o\n\
+            WHERE j.id = $2 /* id */ AND o.id <> j.id AND o.charged_to = $1 /* charged_to */ AND o.state = 'writing'";
+        let rows = self.rows(sql, &[&project, &lease.job]).await?;
+        let number = |n| rows.first().map_or(0, |row| row.get::<_, i64>(n));
+        Ok(Rivals {
+            bytes: u64::try_from(number(0)).unwrap_or(0),
+            younger: u32::try_from(number(1)).unwrap_or(u32::MAX),
+        })
     }
 
     /// Moves an image whose upload holds `lease` back to where the upload began and notes why, unless that has

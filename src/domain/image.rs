@@ -265,10 +265,11 @@ impl Attributes {
     /// # Errors
     /// [`Refusal::TooLarge`] naming the quota.
     pub fn check_quotas(&self, quotas: &Quotas) -> Result<(), Refusal> {
-        if Quotas::exceeded(quotas.properties, self.properties.len()) {
+        // What the service writes itself is not charged.
+        let count = self.properties.keys().filter(|name| !name.starts_with(RESERVED_PREFIX)).count();
+        if Quotas::exceeded(quotas.properties, count) {
             return Err(Refusal::TooLarge(format!(
-                "The limit has been exceeded on the number of allowed image properties. Attempted: {}, Maximum: {}",
-                self.properties.len(),
+                "The limit has been exceeded on the number of allowed image properties. Attempted: {count}, Maximum: {}",
                 quotas.properties
             )));
         }

@@ -4,7 +4,7 @@
 //! the project, so that of two that ask for the last room one sees the other. What an upload has reserved belongs to
 //! its job, and ends with the job's state: there is nothing to give back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Error, Services};
 use crate::catalog::{Catalog, Lease, Tx};
@@ -15,8 +15,12 @@ use crate::identity::Caller;
 const STEP_BYTES_MIN: u64 = 1 << 20;
 /// The same, as a part of what has arrived: the steps grow with the stream, and others lose little room to it.
 const STEP_SHARE: u64 = 16;
-/// Pause between two tries to reserve more while the catalog does not answer.
-const RETRY_PAUSE: Duration = Duration::from_millis(300);
+/// Pause between two tries to reserve more.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Longest wait for room that other uploads have reserved and may leave.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an upload waits for each that began after it.
+const PATIENCE_STEP: Duration = Duration::from_secs(2);
 
 /// A project with what it may use.
 #[derive(Debug, Clone)]
@@ -75,18 +79,26 @@ impl Allowance {
     /// # Errors
     /// [`Error::TooLarge`] when the project has no room for them.
     pub(super) async fn cover(&mut self, size_bytes: u64) -> Result<(), Error> {
-        while size_bytes > self.reserved_bytes {
+        if size_bytes <= self.reserved_bytes {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        loop {
             match self.reserve(size_bytes).await {
-                Ok(reserved_bytes) => self.reserved_bytes = reserved_bytes,
-                Err(Error::Unavailable(_)) => tokio::time::sleep(RETRY_PAUSE).await,
+                Ok(Reservation::Made(reserved_bytes)) => {
+                    self.reserved_bytes = reserved_bytes;
+                    return Ok(());
+                }
+                Ok(Reservation::Refused(refused, patience)) if begun.elapsed() >= patience => return Err(refused),
+                Ok(Reservation::Refused(..)) | Err(Error::Unavailable(_)) => {}
                 Err(error) => return Err(error),
             }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
-        Ok(())
     }
 
     /// Reserves `size_bytes` and, as far as there is room, a step more. May be repeated: it sets a sum.
-    async fn reserve(&self, size_bytes: u64) -> Result<u64, Error> {
+    async fn reserve(&self, size_bytes: u64) -> Result<Reservation, Error> {
         let (project, limits) = (&self.account.project, &self.account.limits);
         let tx = self.catalog.begin("upload_reserve").await?;
         tx.lock_project(project).await?;
@@ -97,14 +109,27 @@ impl Allowance {
         let used = tx.usage(project, &[Resource::ImageSizeTotal]).await?.first().copied().unwrap_or(0);
         let asked = size_bytes - self.reserved_bytes;
         if let Err(refused) = limits.check(project, Resource::ImageSizeTotal, used, asked) {
+            let rivals = tx.rivals(project, self.lease).await?;
             tx.rollback().await?;
-            return Err(refused.into());
+            // Uploads that grow together reach the limit together, and all would be refused. So the youngest is, and
+            // the others get what it leaves.
+            let enough = used.saturating_sub(rivals.bytes) <= self.maximum_bytes;
+            let patience = if enough { PATIENCE.min(PATIENCE_STEP * rivals.younger) } else { Duration::ZERO };
+            return Ok(Reservation::Refused(refused.into(), patience));
         }
         // Half of what is left stays for others, who may need less than this upload reserves.
         let step = STEP_BYTES_MIN.max(size_bytes / STEP_SHARE).min(self.maximum_bytes.saturating_sub(used) / 2);
         let reserved_bytes = size_bytes + step;
         tx.charge_job(self.lease, reserved_bytes).await?;
         tx.commit().await?;
-        Ok(reserved_bytes)
+        Ok(Reservation::Made(reserved_bytes))
     }
+}
+
+/// What came of asking for more room.
+enum Reservation {
+    /// So many bytes are reserved now.
+    Made(u64),
+    /// There is no room; worth asking again for so long.
+    Refused(Error, Duration),
 }

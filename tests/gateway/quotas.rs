@@ -156,7 +156,7 @@ fn parallel_uploads_at_two_gateways_do_not_get_past_a_quota() {
         if known {
             assert_eq!(stored, FIT, "{statuses:?}");
         } else {
-            // Streams cannot know that others will be refused, but one of them is the last to be.
+            // What a stream has reserved ahead, others may be refused for; the one that began first never is.
             assert!((1..=FIT).contains(&stored), "{statuses:?}");
         }
         assert_eq!(used(&gateways[0], DEMO), stored * MIB);
@@ -187,6 +187,29 @@ fn a_stream_reserves_as_it_grows_and_leaves_room_for_others() {
     assert!(upload.send(&bytes[5 * MIB..]));
     assert_eq!(upload.finish(), Some(204));
     assert_eq!(used(&gateway, DEMO), 7 * MIB);
+}
+
+#[test]
+fn of_streams_that_reach_the_limit_together_the_younger_gives_way() {
+    let gateway = Gateway::start(storage("4MB"));
+    let demo = gateway.client(Token::Demo);
+    let bytes = random_bytes(12, 3 * MIB);
+    let (older, younger) = (demo.create("older"), demo.create("younger"));
+    let begin = |id: &str, end: usize| {
+        let mut upload = SlowUpload::begin(&gateway, id, None);
+        assert!(upload.send(&bytes[..end]));
+        eventually("it is under way", 10, || status_of(&demo, id) == "saving");
+        upload
+    };
+    let mut first = begin(&older, 2 * MIB);
+    let mut second = begin(&younger, MIB);
+    eventually("both have reserved", 10, || used(&gateway, DEMO) >= 3 * MIB);
+    assert!(first.send(&bytes[2 * MIB..]));
+    assert!(second.send(&bytes[MIB..]));
+    assert_eq!(second.answer(), Some(413));
+    assert_eq!(first.finish(), Some(204));
+    assert_eq!(used(&gateway, DEMO), 3 * MIB);
+    assert_eq!((status_of(&demo, &older), status_of(&demo, &younger)), ("active".into(), "queued".into()));
 }
 
 #[test]
