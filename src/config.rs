@@ -189,6 +189,20 @@ impl Default for Jobs {
     }
 }
 
+/// `[tasks]`: what administrators see of work that a client does not wait for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tasks {
+    /// How long a task is shown after its end, in hours.
+    pub time_to_live_h: u32,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { time_to_live_h: 48 }
+    }
+}
+
 /// The whole configuration, checked.
 #[derive(Clone)]
 pub struct Config {
@@ -204,6 +218,8 @@ pub struct Config {
     pub images: Images,
     /// `[jobs]`
     pub jobs: Jobs,
+    /// `[tasks]`
+    pub tasks: Tasks,
     /// `[cors]`
     pub cors: api::cors::Config,
     /// `[identity]`
@@ -251,6 +267,7 @@ impl Config {
         let catalog: Option<catalog::Config> = section(&mut document, "catalog", false, &mut problems);
         let images: Option<Images> = section(&mut document, "images", true, &mut problems);
         let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
+        let tasks: Option<Tasks> = section(&mut document, "tasks", true, &mut problems);
         let cors: Option<api::cors::Config> = section(&mut document, "cors", true, &mut problems);
         let identity = identity(&mut document, &mut problems);
         let limits: Option<identity::limits::Config> = section(&mut document, "limits", true, &mut problems);
@@ -258,7 +275,7 @@ impl Config {
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, cors, identity, limits, policy"
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, tasks, cors, identity, limits, policy"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -284,6 +301,9 @@ impl Config {
         if let Some(jobs) = &jobs {
             problems.extend(jobs_problems(jobs));
         }
+        if let Some(tasks) = &tasks {
+            problems.extend(at_least_one("tasks", &[("time_to_live_h", tasks.time_to_live_h.into())]));
+        }
         if let Some(cors) = &cors {
             problems.extend(cors.problems());
         }
@@ -308,13 +328,14 @@ impl Config {
                 }
             }
         }
-        match (server, log, catalog, images, jobs, cors, identity, limits, policy, default_store) {
+        match (server, log, catalog, images, jobs, tasks, cors, identity, limits, policy, default_store) {
             (
                 Some(server),
                 Some(log),
                 Some(catalog),
                 Some(images),
                 Some(jobs),
+                Some(tasks),
                 Some(cors),
                 Some(identity),
                 Some(limits),
@@ -327,6 +348,7 @@ impl Config {
                 stores,
                 images,
                 jobs,
+                tasks,
                 cors,
                 identity,
                 limits,
@@ -363,6 +385,7 @@ impl Config {
             upload_blocks_in_flight: images.upload_blocks_in_flight,
             lease: Duration::from_secs(self.jobs.lease_s),
             client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),
+            task_time_to_live: Duration::from_secs(3600 * u64::from(self.tasks.time_to_live_h)),
             event_retention_days: self.catalog.event_retention_days,
         }
     }
@@ -598,7 +621,7 @@ mod tests {
     use serde::de::DeserializeOwned;
     use toml::{Table, Value};
 
-    use super::{Config, Images, Jobs, Log, Server};
+    use super::{Config, Images, Jobs, Log, Server, Tasks};
     use crate::{api, catalog, identity, store};
 
     const EXAMPLE: &str = include_str!("../rockpool.example.toml");
@@ -644,6 +667,7 @@ mod tests {
         assert_eq!(keys(&["stores", "ceph"]), fields::<store::rbd::Config>());
         assert_eq!(keys(&["images"]), fields::<Images>());
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());
+        assert_eq!(keys(&["tasks"]), fields::<Tasks>());
         assert_eq!(keys(&["cors"]), fields::<api::cors::Config>());
         let mut sections = fields::<identity::Config>();
         sections.insert("keystone".into());

@@ -96,6 +96,9 @@ fn v2_routes() -> Routes {
         .route("/images/{id}/tags/{tag}", put(v2::tags::add).delete(v2::tags::remove))
         .route("/images/{id}/actions/deactivate", post(v2::actions::deactivate))
         .route("/images/{id}/actions/reactivate", post(v2::actions::reactivate))
+        .route("/images/{id}/tasks", get(v2::tasks::of_image).or_missing())
+        .route("/tasks", get(v2::tasks::list).post(v2::tasks::create))
+        .route("/tasks/{id}", get(v2::tasks::show).delete(v2::tasks::delete))
         .route("/cache", get(v2::cache::list).delete(v2::cache::clear))
         .route("/cache/{id}", put(v2::cache::queue).delete(v2::cache::evict))
         .route("/cache/nodes/{id}", get(v2::cache::nodes))
@@ -111,6 +114,8 @@ fn v2_routes() -> Routes {
         .route("/schemas/images", get(schemas::images))
         .route("/schemas/member", get(schemas::member))
         .route("/schemas/members", get(schemas::members))
+        .route("/schemas/task", get(schemas::task))
+        .route("/schemas/tasks", get(schemas::tasks))
         .route("/metadefs/resource_types", get(resource_types::list))
         .route("/metadefs/namespaces", get(namespaces::list).post(namespaces::create))
         .route(

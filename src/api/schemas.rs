@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use serde_json::{Map, Value, json};
 
 use super::error::Problem;
-use super::wire::{self, Member, image, member};
+use super::wire::{self, Member, image, member, task};
 use super::{AppState, Settings, body};
 
 /// `GET /v2/schemas/image`.
@@ -33,6 +33,22 @@ pub(super) async fn members(State(state): State<AppState>, request: Request) -> 
     Ok(Json(collection("members", &schema("member", &member::MEMBERS, &state.settings))))
 }
 
+/// `GET /v2/schemas/task`.
+pub(super) async fn task(State(state): State<AppState>, request: Request) -> Result<Json<Value>, Problem> {
+    body::none(&request)?;
+    Ok(Json(schema("task", &task::MEMBERS, &state.settings)))
+}
+
+/// `GET /v2/schemas/tasks`.
+pub(super) async fn tasks(State(state): State<AppState>, request: Request) -> Result<Json<Value>, Problem> {
+    body::none(&request)?;
+    Ok(Json(tasks_schema(&state.settings)))
+}
+
+fn tasks_schema(settings: &Settings) -> Value {
+    collection("tasks", &schema("task", task::listed(), settings))
+}
+
 /// What `/openapi.json` says of documents, by the names of their schemas.
 pub(super) fn documents(settings: &Settings) -> Map<String, Value> {
     let member = schema("member", &member::MEMBERS, settings);
@@ -41,12 +57,14 @@ pub(super) fn documents(settings: &Settings) -> Map<String, Value> {
         ("images", images_schema(settings)),
         ("members", collection("members", &member)),
         ("member", member),
+        ("task", schema("task", &task::MEMBERS, settings)),
+        ("tasks", tasks_schema(settings)),
     ];
     named.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 /// The schema of documents that have the members of a table, and no others.
-fn schema<T>(name: &str, table: &[Member<T>], settings: &Settings) -> Value {
+fn schema<'m, T: 'm>(name: &str, table: impl IntoIterator<Item = &'m Member<T>>, settings: &Settings) -> Value {
     json!({"name": name, "properties": wire::properties(table, settings)})
 }
 

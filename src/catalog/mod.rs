@@ -16,6 +16,7 @@ mod members;
 mod metadefs;
 mod migrate;
 mod queue;
+mod tasks;
 mod tx;
 mod usage;
 

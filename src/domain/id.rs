@@ -4,6 +4,12 @@ use std::fmt;
 
 use uuid::Uuid;
 
+/// Reads the 36-character text form of a UUID, in either case, and no other.
+#[must_use]
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+}
+
 /// Identifier of an image: also the name of its RBD image, always in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageId(Uuid);
@@ -19,10 +25,7 @@ impl ImageId {
     /// URN, no dashes) is `None`: the Image API's schema knows this one alone.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() != 36 {
-            return None;
-        }
-        Uuid::try_parse(text).ok().map(Self)
+        parse_uuid(text).map(Self)
     }
 
     /// The UUID, as the catalog stores it.

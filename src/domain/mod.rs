@@ -15,6 +15,7 @@ pub mod query;
 pub mod range;
 pub mod relocate;
 pub mod status;
+pub mod task;
 
 /// A value that a client sent and that cannot be accepted; the text names the field and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -22,6 +22,7 @@ mod relocate;
 mod show;
 mod stores;
 mod tags;
+mod tasks;
 mod transfer;
 mod unlocate;
 mod update;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Longest wait for a client that takes no bytes of a download.
     pub client_idle_timeout: Duration,
+    /// How long a task is shown after its end.
+    pub task_time_to_live: Duration,
     /// How long events stay in the outbox, in days.
     pub event_retention_days: u32,
 }

@@ -68,6 +68,7 @@ impl Services {
     /// [`Error::Unavailable`].
     pub async fn prune(&self) -> Result<(), Error> {
         self.catalog.prune_events(self.settings.event_retention_days).await?;
+        self.catalog.prune_tasks(self.settings.task_time_to_live).await?;
         Ok(())
     }
 

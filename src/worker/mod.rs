@@ -11,7 +11,7 @@ use crate::service::{Error, Line, Services};
 const WORKERS: usize = 4;
 /// Jobs that read whole images, at once by one gateway: each costs a processor.
 const LONG_WORKERS: usize = 2;
-/// How often old events are removed.
+/// How often old events and tasks are removed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Runs until `stop` rings. `interval` is the longest time for which a dead gateway's job stays
@@ -48,12 +48,12 @@ async fn work(services: Arc<Services>, line: Line, interval: Duration, stop: Can
 
 async fn prune(services: Arc<Services>, stop: CancellationToken) {
     loop {
+        if let Err(error) = services.prune().await {
+            log(&error, "old events and tasks cannot be removed");
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRUNE_INTERVAL) => {}
-        }
-        if let Err(error) = services.prune().await {
-            log(&error, "old events cannot be removed");
         }
     }
 }

@@ -42,5 +42,6 @@ mod stalls;
 mod store;
 mod stores;
 mod tags;
+mod tasks;
 mod upload;
 mod versions;

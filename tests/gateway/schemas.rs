@@ -44,7 +44,7 @@ fn schemas_are_the_references_in_structure() {
     let reference = |name: &str| -> Value {
         serde_json::from_str(&std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap()).unwrap()
     };
-    for name in ["image", "images", "member", "members"] {
+    for name in ["image", "images", "member", "members", "task", "tasks"] {
         assert_same(&schema(&demo, name), &reference(name), name);
     }
     let file = gateway.folder().join("schema-image.json");
@@ -72,7 +72,7 @@ fn schemas_are_the_references_in_structure() {
 #[test]
 fn everybody_with_a_token_reads_every_schema() {
     let gateway = Gateway::start(Options::default());
-    for name in ["image", "images", "member", "members"] {
+    for name in ["image", "images", "member", "members", "task", "tasks"] {
         let first = schema(&gateway.client(Token::Admin), name);
         assert_eq!(first["name"], name);
         for token in Token::ALL {

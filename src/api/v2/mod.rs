@@ -10,4 +10,5 @@ pub(super) mod members;
 pub(super) mod metadefs;
 pub(super) mod stores;
 pub(super) mod tags;
+pub(super) mod tasks;
 pub(super) mod usage;

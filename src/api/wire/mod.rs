@@ -3,6 +3,7 @@
 pub(super) mod image;
 pub(super) mod member;
 pub(super) mod metadef;
+pub(super) mod task;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -48,7 +49,12 @@ fn some(value: impl Serialize) -> Option<Value> {
 }
 
 /// Writes what the table says of `it` into `object`.
-pub(super) fn write<T>(table: &[Member<T>], it: &T, view: &View<'_>, object: &mut Map<String, Value>) {
+pub(super) fn write<'m, T: 'm>(
+    table: impl IntoIterator<Item = &'m Member<T>>,
+    it: &T,
+    view: &View<'_>,
+    object: &mut Map<String, Value>,
+) {
     for member in table {
         if let Some(value) = (member.write)(it, view) {
             object.insert(member.name.into(), value);
@@ -57,7 +63,10 @@ pub(super) fn write<T>(table: &[Member<T>], it: &T, view: &View<'_>, object: &mu
 }
 
 /// The `properties` of the schema that the table makes.
-pub(super) fn properties<T>(table: &[Member<T>], settings: &Settings) -> Map<String, Value> {
+pub(super) fn properties<'m, T: 'm>(
+    table: impl IntoIterator<Item = &'m Member<T>>,
+    settings: &Settings,
+) -> Map<String, Value> {
     let describe = |member: &Member<T>| {
         let mut schema = (member.schema)(settings);
         if !member.description.is_empty() {
@@ -68,7 +77,7 @@ pub(super) fn properties<T>(table: &[Member<T>], settings: &Settings) -> Map<Str
         }
         (member.name.to_owned(), schema)
     };
-    table.iter().map(describe).collect()
+    table.into_iter().map(describe).collect()
 }
 
 fn text(_: &Settings) -> Value {
