@@ -36,6 +36,7 @@ impl Services {
         // 1. Is the image waiting for data, and may the caller say where it is?
         let image = self.visible_to_service(caller, id, Action::AddImageLocation).await?;
         check_queued(&image)?;
+        note_missing_service(caller);
         self.authorize(Action::AddImageLocation, caller, Target::from(&image))?;
         if !is_service(caller) {
             return Err(Error::Forbidden(
@@ -119,6 +120,7 @@ impl Services {
     /// [`Error::NotFound`], [`Error::Forbidden`].
     pub async fn locations(&self, caller: &Caller, id: &str) -> Result<Vec<Location>, Error> {
         let image = self.visible_to_service(caller, id, Action::FetchImageLocation).await?;
+        note_missing_service(caller);
         self.authorize(Action::FetchImageLocation, caller, Target::from(&image))?;
         // Whoever knows where the data of a deactivated image is could clone it all the same.
         if image.status == Status::Deactivated && !caller.is_admin() {
@@ -212,6 +214,16 @@ impl Services {
 /// Whether a service asks, for itself or for a user.
 fn is_service(caller: &Caller) -> bool {
     caller.has_role(SERVICE_ROLE) || caller.service_roles.contains(SERVICE_ROLE)
+}
+
+/// Location calls are Nova's and Cinder's. Without a service token they depend on rules for users.
+fn note_missing_service(caller: &Caller) {
+    if !is_service(caller) {
+        tracing::warn!(
+            user = %caller.user_id,
+            "a location call came without a service token; Nova and Cinder need [service_user] send_service_user_token = true"
+        );
+    }
 }
 
 fn check_queued(image: &Image) -> Result<(), Error> {

@@ -45,3 +45,4 @@ mod tags;
 mod tasks;
 mod upload;
 mod versions;
+mod visibility;

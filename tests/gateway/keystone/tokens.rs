@@ -374,3 +374,27 @@ fn the_id_of_the_request_goes_to_keystone_and_into_the_log() {
     gateway.client(Token::Admin).get_with("/v2/images", &[("x-openstack-request-id", &"r".repeat(65))]).expect(431);
     assert_eq!(keystone.asked().len(), before);
 }
+
+#[test]
+fn a_location_call_without_a_service_token_is_said_in_the_log() {
+    let (keystone, gateway) = start();
+    keystone.know("service", project_token("nova", "service", &["service"], 3600));
+    keystone.know("expired", project_token("demo", "demo", &["member", "reader"], -60));
+    let path = format!("/v2/images/{}/locations", gateway.client(Token::Demo).create("snapshot"));
+    let warned = || gateway.log().contains("send_service_user_token");
+    // As Nova asks: for a user, whose token may have expired during a long snapshot.
+    let beside = [("x-service-token", "service"), ("content-type", "application/json")];
+    let body = json!({"url": "rbd://no/such/place/snap"}).to_string();
+    for token in [Token::Demo.text(), "expired"] {
+        let client = Client::new(&gateway.url, Some(token));
+        let answer = client.send("POST", &path, &beside, SendBody::from_reader(&mut body.as_bytes()));
+        assert_eq!(answer.status, 400, "the place is wrong, not the caller: {}", answer.text());
+    }
+    Client::new(&gateway.url, Some("service")).get(&path).expect(200);
+    assert!(!warned(), "{}", gateway.log());
+    gateway
+        .client(Token::Demo)
+        .send("POST", &path, &beside[1..], SendBody::from_reader(&mut body.as_bytes()))
+        .expect(403);
+    assert!(warned(), "{}", gateway.log());
+}
