@@ -107,6 +107,26 @@ fn a_storage_quota_holds_to_the_byte_whether_the_length_is_known_or_not() {
 }
 
 #[test]
+fn locations_that_somebody_adds_are_charged_like_uploads() {
+    let gateway = Gateway::start(storage("3MB").set("images", "show_multiple_locations", true));
+    let demo = gateway.client(Token::Demo);
+    let id = demo.active("data", &random_bytes(13, 3 * MIB / 2));
+    let url = demo.show(&id)["direct_url"].clone();
+    let add = json!([{"op": "add", "path": "/locations/-", "value": {"url": url, "metadata": {}}}]);
+    let (second, third) = (demo.create("second"), demo.create("third"));
+    demo.patch(&format!("/v2/images/{second}"), &add).expect(200);
+    assert_eq!((used(&gateway, DEMO), status_of(&demo, &second)), (3 * MIB, "active".into()));
+    refused(
+        demo.patch(&format!("/v2/images/{third}"), &add),
+        &["Project p-demo ", "user_storage_quota", "1572864 more"],
+    );
+    assert_eq!((used(&gateway, DEMO), status_of(&demo, &third)), (3 * MIB, "queued".into()));
+    demo.delete(&format!("/v2/images/{second}")).expect(204);
+    demo.patch(&format!("/v2/images/{third}"), &add).expect(200);
+    assert_copies(&gateway);
+}
+
+#[test]
 fn the_owner_is_charged_whoever_uploads() {
     let gateway = Gateway::start(storage("1MB"));
     let (admin, demo) = (gateway.client(Token::Admin), gateway.client(Token::Demo));
