@@ -105,7 +105,7 @@ fn v2_routes() -> Routes {
         .route("/cache/clean", post(v2::cache::clean))
         .route("/cache/prune", post(v2::cache::prune))
         .route("/info/import", get(v2::info::import))
-        .route("/images/{id}/locations", get(v2::locations::list).post(v2::locations::add))
+        .route("/images/{id}/locations", get(v2::locations::list).post(v2::locations::add).naming("POST"))
         .route("/stores/{store}/{image}", delete(v2::stores::delete))
         .route("/info/stores", get(v2::stores::info))
         .route("/info/stores/detail", get(v2::stores::detail))

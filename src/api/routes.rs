@@ -43,6 +43,8 @@ pub(super) struct Methods {
     names: Vec<&'static str>,
     /// To every other method nothing is there at all.
     missing: bool,
+    /// What a 405 names instead of all of them.
+    named: Option<&'static str>,
 }
 
 /// Declares what a line of the route table begins with.
@@ -50,7 +52,7 @@ macro_rules! begin {
     ($($method:ident)*) => {
         $(
             pub(super) fn $method<H: Handler<T, AppState>, T: 'static>(handler: H) -> Methods {
-                Methods { router: any(error::not_found), names: Vec::new(), missing: false }.$method(handler)
+                Methods { router: any(error::not_found), names: Vec::new(), missing: false, named: None }.$method(handler)
             }
         )*
     };
@@ -82,9 +84,15 @@ impl Methods {
         self
     }
 
+    /// Names only `methods` to whoever tries another one, as the reference does at one path.
+    pub(super) fn naming(mut self, methods: &'static str) -> Self {
+        self.named = Some(methods);
+        self
+    }
+
     fn into_router(mut self) -> MethodRouter<AppState> {
         self.names.sort_by_key(|name| ORDER.iter().position(|known| known == name));
-        let allow = HeaderValue::from_str(&self.names.join(", ")).ok();
+        let allow = HeaderValue::from_str(self.named.unwrap_or(&self.names.join(", "))).ok();
         let missing = self.missing;
         let refuse = move |method: Method| async move {
             if missing { error::not_found(method).await.into_response() } else { refuse(&method, allow) }
