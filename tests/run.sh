@@ -4,7 +4,7 @@
 #   tests/run.sh [PART...]      PART is unit, clients or boot; all of them without one
 #
 #   unit      formatting, lints, shellcheck, and every Rust test of the workspace
-#   clients   python-openstackclient, python-glanceclient and openstacksdk against a real gateway
+#   clients   python-openstackclient, python-glanceclient and openstacksdk against a real gateway, and Schemathesis
 #   boot      a machine boots from the clone of an uploaded image
 #
 # The last line is `N passed, N failed, N skipped`; the exit code says whether any failed.
@@ -34,7 +34,7 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly REPO
 readonly CLUSTER_SH=$REPO/ceph/cluster.sh
 readonly KEYSTONE_SH=$REPO/tests/keystone/keystone.sh
-readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0)
+readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0 schemathesis==4.32.5)
 # A test that hangs must not hold the machine for ever.
 readonly PART_LIMIT=30m
 

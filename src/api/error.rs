@@ -85,12 +85,15 @@ pub(super) async fn not_found(method: Method) -> Problem {
     no_route(&method)
 }
 
+/// There is no such resource.
+pub(super) fn missing() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "The resource could not be found.")
+}
+
 /// The refusal of a method where it leads nowhere: the reference tells apart those that it knows.
 pub(super) fn no_route(method: &Method) -> Problem {
     match method.as_str() {
-        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" => {
-            Problem::new(StatusCode::NOT_FOUND, "The resource could not be found.")
-        }
+        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" => missing(),
         _ => Problem::new(
             StatusCode::NOT_IMPLEMENTED,
             format!("The method {method} is no method of this service; known: GET, POST, PUT, PATCH, DELETE."),

@@ -41,10 +41,17 @@ impl Routes {
 pub(super) struct Methods {
     router: MethodRouter<AppState>,
     names: Vec<&'static str>,
-    /// To every other method nothing is there at all.
-    missing: bool,
-    /// What a 405 names instead of all of them.
-    named: Option<&'static str>,
+    others: Others,
+}
+
+/// The answer to methods that a path does not serve.
+enum Others {
+    /// 405, naming those that it does.
+    Allowed,
+    /// 405, naming these.
+    Named(&'static str),
+    /// 404.
+    Missing,
 }
 
 /// Declares what a line of the route table begins with.
@@ -52,7 +59,7 @@ macro_rules! begin {
     ($($method:ident)*) => {
         $(
             pub(super) fn $method<H: Handler<T, AppState>, T: 'static>(handler: H) -> Methods {
-                Methods { router: any(error::not_found), names: Vec::new(), missing: false, named: None }.$method(handler)
+                Methods { router: any(error::not_found), names: Vec::new(), others: Others::Allowed }.$method(handler)
             }
         )*
     };
@@ -80,32 +87,34 @@ go_on! { get GET head HEAD post POST put PUT patch PATCH delete DELETE }
 impl Methods {
     /// Answers 404 to every other method, as the reference does at some paths.
     pub(super) fn or_missing(mut self) -> Self {
-        self.missing = true;
+        self.others = Others::Missing;
         self
     }
 
-    /// Names only `methods` to whoever tries another one, as the reference does at one path.
-    pub(super) fn naming(mut self, methods: &'static str) -> Self {
-        self.named = Some(methods);
+    /// Lets a 405 name only these methods, as the reference does at one path.
+    pub(super) fn naming(mut self, names: &'static str) -> Self {
+        self.others = Others::Named(names);
         self
     }
 
     fn into_router(mut self) -> MethodRouter<AppState> {
         self.names.sort_by_key(|name| ORDER.iter().position(|known| known == name));
-        let allow = HeaderValue::from_str(self.named.unwrap_or(&self.names.join(", "))).ok();
-        let missing = self.missing;
-        let refuse = move |method: Method| async move {
-            if missing { error::not_found(method).await.into_response() } else { refuse(&method, allow) }
+        let allow = match self.others {
+            Others::Allowed => Some(self.names.join(", ")),
+            Others::Named(names) => Some(names.to_owned()),
+            Others::Missing => None,
         };
+        let refuse = move |method: Method| async move { refuse(&method, allow.as_deref()) };
         let router = self.router.fallback(refuse.clone());
         // HEAD is no verb of the Image API, although the library serves it wherever it serves GET.
         if self.names.contains(&"HEAD") { router } else { router.head(refuse) }
     }
 }
 
-fn refuse(method: &Method, allow: Option<HeaderValue>) -> Response {
+fn refuse(method: &Method, allow: Option<&str>) -> Response {
+    let Some(allow) = allow else { return error::missing().into_response() };
     let text = format!("The method {method} is not allowed for this resource.");
     let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();
-    response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+    response.headers_mut().extend(HeaderValue::from_str(allow).map(|allow| (ALLOW, allow)));
     response
 }

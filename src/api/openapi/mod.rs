@@ -122,7 +122,14 @@ fn responses(operation: &Operation) -> Value {
             Content::Nothing => ("Done; no body.", None),
             Content::Json(component) => ("JSON.", Some(json!({"application/json": {"schema": reference(component)}}))),
             Content::Data => ("The data, or a part of it.", Some(json!({OCTET_STREAM: {"schema": {}}}))),
-            Content::Text => ("Text.", Some(json!({"text/plain": {"schema": {"type": "string"}}}))),
+            Content::TextOrJson => (
+                "Text, or JSON for whoever accepts that.",
+                Some(json!({
+                    "text/plain": {"schema": {"type": "string"}},
+                    "text/html": {"schema": {"type": "string"}},
+                    "application/json": {"schema": reference("any")},
+                })),
+            ),
         };
         let mut response = json!({"description": description});
         if let Some(content) = content {

@@ -33,7 +33,8 @@ pub(super) enum Content {
     /// JSON of this component.
     Json(&'static str),
     Data,
-    Text,
+    /// Text, or JSON for whoever accepts that.
+    TextOrJson,
 }
 
 /// One method of one path.
@@ -277,11 +278,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     op("GET", "/versions/", "Lists the versions.", json_of!(200 "versions")),
     op("HEAD", "/versions/", "Like GET, without the body.", &[(200, Content::Nothing)]),
     op("POST", "/versions/", "Like GET.", json_of!(200 "versions")),
-    op("GET", "/healthcheck", "Whether the process serves and nobody has disabled it.", &[(200, Content::Text)]),
+    op("GET", "/healthcheck", "Whether the process serves and nobody has disabled it.", &[(200, Content::TextOrJson)]),
     op("HEAD", "/healthcheck", "Like GET, without the body.", DONE),
-    op("GET", "/livez", "Whether the process answers.", &[(200, Content::Text)]),
+    op("GET", "/livez", "Whether the process answers.", &[(200, Content::TextOrJson)]),
     op("HEAD", "/livez", "Like GET, without the body.", &[(200, Content::Nothing)]),
-    op("GET", "/readyz", "Whether all that is needed answers.", &[(200, Content::Text)]).with(&[query(
+    op("GET", "/readyz", "Whether all that is needed answers.", &[(200, Content::TextOrJson)]).with(&[query(
         "verbose",
         "Whether to tell the state of each.",
         text,
