@@ -37,6 +37,7 @@ mod relocate;
 mod routes;
 mod schemas;
 mod show;
+mod sight;
 mod smuggling;
 mod stalls;
 mod store;
