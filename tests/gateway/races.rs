@@ -344,3 +344,110 @@ fn a_deletion_right_after_a_patch_succeeds() {
         }
     });
 }
+
+/// Runs `lane` in that many threads that begin at the same moment, and collects what they say.
+fn at_once<T: Send>(lanes: usize, lane: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let start = Barrier::new(lanes);
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..lanes)
+            .map(|n| {
+                let (start, lane) = (&start, &lane);
+                scope.spawn(move || {
+                    start.wait();
+                    lane(n)
+                })
+            })
+            .collect();
+        running.into_iter().map(|lane| lane.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn tags_members_and_patches_at_the_same_time_do_not_lose_each_other() {
+    const LANES: usize = 12;
+    const ROUNDS: usize = 5;
+    let gateways = Gateway::start_all(&Options::default(), 2);
+    let clients = [0, 1].map(|n: usize| gateways[n].client(Token::Demo));
+    let id = clients[0].create("storm");
+    let path = format!("/v2/images/{id}");
+    for n in 0..ROUNDS {
+        clients[0].call("PUT", &format!("{path}/tags/old{n}")).expect(204);
+    }
+    at_once(LANES, |lane| {
+        let client = &clients[lane % 2];
+        for round in 0..ROUNDS {
+            let name = format!("{lane}-{round}");
+            match lane % 3 {
+                0 => client.call("PUT", &format!("{path}/tags/{name}")).expect(204),
+                1 => client.post(&format!("{path}/members"), &json!({"member": name})).expect(200),
+                _ => {
+                    client.patch(&path, &json!([{"op": "add", "path": format!("/p{name}"), "value": "x"}])).expect(200)
+                }
+            };
+            // Of those who take the same tag away one succeeds, and nothing else goes with it.
+            let status = client.delete(&format!("{path}/tags/old{round}")).status;
+            assert!([204, 404].contains(&status), "{status}");
+        }
+    });
+    let image = clients[1].show(&id);
+    let mut expected: Vec<String> = Vec::new();
+    for lane in 0..LANES {
+        for round in 0..ROUNDS {
+            match lane % 3 {
+                0 => expected.push(format!("{lane}-{round}")),
+                1 => drop(clients[0].get(&format!("{path}/members/{lane}-{round}")).expect(200)),
+                _ => assert_eq!(image[format!("p{lane}-{round}")], "x"),
+            }
+        }
+    }
+    expected.sort();
+    assert_eq!(image["tags"], json!(expected));
+    let stored = |table: &str| gateways[0].sql(&format!("SELECT count(*) FROM {table} WHERE image_id = '{id}'"));
+    assert_eq!((stored("image_members"), stored("image_tags")), ("20".into(), "20".into()));
+}
+
+#[test]
+fn of_many_who_want_the_last_place_as_many_get_it_as_there_are() {
+    const LANES: usize = 16;
+    let quotas = Options::default().set("images", "image_tag_quota", 3).set("images", "image_member_quota", 3);
+    let gateways = Gateway::start_all(&quotas, 2);
+    let clients = [0, 1].map(|n: usize| gateways[n].client(Token::Demo));
+    for _ in 0..4 {
+        let id = clients[0].create("full");
+        let path = format!("/v2/images/{id}");
+        let member = |lane: usize, name: &str| {
+            clients[lane % 2].post(&format!("{path}/members"), &json!({"member": name})).status
+        };
+        // The same one for all: it becomes a member once.
+        let mut same = at_once(LANES, |lane| member(lane, "same"));
+        same.sort_unstable();
+        assert_eq!((same[0], &same[1..]), (200, &[409; LANES - 1][..]));
+        let mut others = at_once(LANES, |lane| member(lane, &format!("m{lane}")));
+        others.sort_unstable();
+        assert_eq!((&others[..2], &others[2..]), (&[200; 2][..], &[413; LANES - 2][..]));
+        let mut tags = at_once(LANES, |lane| clients[lane % 2].call("PUT", &format!("{path}/tags/t{lane}")).status);
+        tags.sort_unstable();
+        assert_eq!((&tags[..3], &tags[3..]), (&[204; 3][..], &[413; LANES - 3][..]));
+        let stored = |table: &str| gateways[0].sql(&format!("SELECT count(*) FROM {table} WHERE image_id = '{id}'"));
+        assert_eq!((stored("image_members"), stored("image_tags")), ("3".into(), "3".into()));
+    }
+}
+
+#[test]
+fn an_answer_and_the_end_of_a_membership_at_the_same_time_leave_one_or_the_other() {
+    let gateways = Gateway::start_all(&Options::default(), 2);
+    let owner = gateways[0].client(Token::Demo);
+    let member = gateways[1].client(Token::Alt);
+    let id = owner.create("offered");
+    let members = format!("/v2/images/{id}/members");
+    let own = format!("{members}/p-alt");
+    for _ in 0..20 {
+        owner.post(&members, &json!({"member": "p-alt"})).expect(200);
+        let (answered, removed) =
+            both(|| member.put(&own, &json!({"status": "accepted"})).status, || owner.delete(&own).status);
+        assert_eq!(removed, 204);
+        assert!([200, 404].contains(&answered), "{answered}");
+        assert_eq!(gateways[0].sql(&format!("SELECT count(*) FROM image_members WHERE image_id = '{id}'")), "0");
+        assert_eq!(status_of(&member, &id), "gone");
+    }
+}
