@@ -31,6 +31,7 @@ pub use error::Error;
 pub use metadefs::Part;
 pub use migrate::{SCHEMA_VERSION, SchemaState};
 pub use queue::{Charge, Job, JobKind, Lease, NewJob, Rivals};
+pub use tasks::NewTask;
 pub use tx::Tx;
 
 use connect::OneByOne;

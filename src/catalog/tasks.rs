@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Catalog, Error, Param};
+use super::{Catalog, Error, Param, Tx};
 use crate::domain::id::ImageId;
 use crate::domain::query::{Direction, Scope};
 use crate::domain::task::{Task, TaskField, TaskKey, TaskKind, TaskQuery, TaskStatus};
@@ -132,6 +132,51 @@ impl Catalog {
         let removed = tx.execute(sql, &[&time_to_live.as_secs_f64(), &PRUNED_PER_CALL]).await?;
         tx.commit().await?;
         Ok(removed)
+    }
+}
+
+/// A task to be recorded.
+#[derive(Debug)]
+pub struct NewTask<'a> {
+    /// Identifier.
+    pub id: Uuid,
+    /// What it does.
+    pub kind: TaskKind,
+    /// How far it has come already.
+    pub status: TaskStatus,
+    /// Project that asked for it.
+    pub owner: &'a str,
+    /// User who asked for it.
+    pub user_id: &'a str,
+    /// The image it is about.
+    pub image: ImageId,
+    /// What was asked for.
+    pub input: &'a Value,
+}
+
+impl Tx {
+    /// Records a task.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn insert_task(&self, task: &NewTask<'_>) -> Result<(), Error> {
+        let sql = "-- task_insert\n\
+            INSERT INTO tasks (id, type, status, owner, user_id, image_id, input, created_at, updated_at)\n\
+            VALUES ($1 /* id */, $2 /* type */, $3 /* status */, $4 /* owner */, $5 /* user_id */, $6 /* image_id */, $7 /* input */, now(), now())";
+        let (kind, status) = (task.kind.as_str(), task.status.as_str());
+        self.execute(sql, &[&task.id, &kind, &status, &task.owner, &task.user_id, &task.image.uuid(), task.input])
+            .await
+            .map(drop)
+    }
+
+    /// Ends a task that is being worked on; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn end_task(&self, id: Uuid, status: TaskStatus, message: &str) -> Result<(), Error> {
+        let sql = "-- task_end\n\
+            UPDATE tasks SET status = $2 /* status */, message = $3 /* message */, updated_at = now() WHERE id = $1 /* id */ AND status = 'processing'";
+        self.execute(sql, &[&id, &status.as_str(), &message]).await.map(drop)
     }
 }
 

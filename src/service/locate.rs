@@ -26,6 +26,7 @@ use crate::domain::image::Image;
 use crate::domain::location::Validation;
 use crate::domain::query::Scope;
 use crate::domain::status::{REJECT, Status, VERIFIED};
+use crate::domain::task::TaskStatus;
 use crate::store::{self, BlobReader};
 
 /// The one state of the job.
@@ -62,13 +63,13 @@ impl Services {
         // 1. Does anybody still want to know?
         let Some(image) = self.catalog.image(job.image, &Scope::Everything(None)).await? else {
             return match self.catalog.status(job.image).await? {
-                None => self.drop_job(job).await,
+                None => self.drop_locate(job).await,
                 // It may come back, if its data turns out to be in use.
                 Some(_) => Err(Error::Unavailable("the image is being deleted".into())),
             };
         };
         let Some(location) = image.locations.iter().find(|location| location.url == work.url) else {
-            return self.drop_job(job).await;
+            return self.drop_locate(job).await;
         };
         // 2. What is there?
         let algorithm = match &work.expected {
@@ -91,6 +92,16 @@ impl Services {
             Err(store::Error::NotFound(_)) => self.reject_location(job, &work, "it is gone").await,
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Ends a job that nobody needs any more.
+    async fn drop_locate(&self, job: &Job) -> Result<(), Error> {
+        let tx = self.catalog.begin("locate_drop").await?;
+        if tx.finish_job(job.lease).await? {
+            tx.end_task(job.lease.job, TaskStatus::Failure, "The image does not have this location any more.").await?;
+        }
+        tx.commit().await?;
+        Ok(())
     }
 
     async fn record_hashes(&self, job: &Job, work: &Work, hashes: Hashes) -> Result<(), Error> {
@@ -118,6 +129,7 @@ impl Services {
             tx.event("image.activate", image.id, &json!({"size": content.size_bytes})).await?;
         }
         tx.leave_describe_job(image.id).await?;
+        tx.end_task(job.lease.job, TaskStatus::Success, "").await?;
         tx.commit().await?;
         self.job_bell.notify_one();
         tracing::info!(image = %job.image, size_bytes = content.size_bytes, "a registered location was hashed");
@@ -133,8 +145,9 @@ impl Services {
             return Err(Error::Unavailable("the image changed hands meanwhile".into()));
         };
         if holds(&image, work) && tx.transition(image.id, &REJECT).await? {
-            tx.clear_content(image.id, &format!("The data that was registered is not what it should be: {why}."))
-                .await?;
+            let why = format!("The data that was registered is not what it should be: {why}.");
+            tx.clear_content(image.id, &why).await?;
+            tx.end_task(job.lease.job, TaskStatus::Failure, &why).await?;
             self.give_up_data(&tx, image.id, &image.locations, None).await?;
             tx.set_locations(image.id, &image.locations, &[]).await?;
         }

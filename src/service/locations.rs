@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::quota::Account;
 use super::upload::check_formats;
 use super::{Error, Services, conclude, locate, lock};
-use crate::catalog::{JobKind, NewJob, Tx};
+use crate::catalog::{JobKind, NewJob, NewTask, Tx};
 use crate::domain::content::Content;
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Location};
@@ -19,6 +19,7 @@ use crate::domain::limits::Resource;
 use crate::domain::location::{Found, RbdUrl, Registration};
 use crate::domain::query::Scope;
 use crate::domain::status::{BEGIN_VERIFY, LOCATE, Status};
+use crate::domain::task::{TaskKind, TaskStatus};
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
 use crate::store;
@@ -50,7 +51,7 @@ impl Services {
         // 3. Write it down; what is left to do is a job.
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
         let tx = self.catalog.begin("location_add").await?;
-        let added = self.try_add_location(&tx, image.id, &found, body, account.as_ref()).await;
+        let added = self.try_add_location(&tx, caller, image.id, &found, body, account.as_ref()).await;
         conclude(tx, added).await?;
         self.job_bell.notify_one();
         self.long_job_bell.notify_one();
@@ -60,6 +61,7 @@ impl Services {
     async fn try_add_location(
         &self,
         tx: &Tx,
+        caller: &Caller,
         id: ImageId,
         found: &Found,
         body: &Registration,
@@ -81,10 +83,21 @@ impl Services {
         tx.set_content(id, &content).await?;
         tx.set_locations(id, &image.locations, std::slice::from_ref(&found.location)).await?;
         tx.transition(id, if verify { &BEGIN_VERIFY } else { &LOCATE }).await?;
+        // Where the data is stays out of what users see of the task.
+        let task = NewTask {
+            id: Uuid::new_v4(),
+            kind: TaskKind::LocationImport,
+            status: if verify { TaskStatus::Processing } else { TaskStatus::Success },
+            owner: &caller.project_id,
+            user_id: &caller.user_id,
+            image: id,
+            input: &json!({"image_id": id.to_string(), "validation_data": body.validation}),
+        };
+        tx.insert_task(&task).await?;
         if verify || self.settings.do_secure_hash && self.hashes_anything() {
             let work = locate::Work { url: found.location.url.clone(), expected: body.validation.clone() };
             let job = NewJob {
-                id: Uuid::new_v4(),
+                id: task.id,
                 kind: JobKind::Locate,
                 image: id,
                 state: locate::HASHING,

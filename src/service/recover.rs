@@ -125,7 +125,7 @@ impl Services {
         self.drop_job(job).await
     }
 
-    pub(super) async fn drop_job(&self, job: &Job) -> Result<(), Error> {
+    async fn drop_job(&self, job: &Job) -> Result<(), Error> {
         let tx = self.catalog.begin("job_drop").await?;
         tx.finish_job(job.lease).await?;
         tx.commit().await?;

@@ -120,6 +120,7 @@ fn a_given_hash_is_compared_before_the_image_is_active() {
         assert_eq!((&image["os_hash_algo"], &image["os_hash_value"]), (&algorithm.into(), &right.into()));
         assert_eq!(image["size"], bytes.len());
         assert!(demo.get(&format!("/v2/images/{id}/file")).expect(200).body == bytes);
+        assert_eq!(task_of(&demo, &id), ("location_import".into(), "success".into()));
         // What others made under a name of their own stays theirs.
         demo.delete(&format!("/v2/images/{id}")).expect(204);
         assert!(data.is_whole());
@@ -132,6 +133,7 @@ fn a_given_hash_is_compared_before_the_image_is_active() {
             assert!(image[field].is_null(), "{image}");
         }
         assert!(image["direct_url"].is_null() && image["stores"].is_null(), "{image}");
+        assert_eq!(task_of(&demo, &id), ("location_import".into(), "failure".into()));
         assert!(image["os_glance_upload_failure"].as_str().unwrap().contains(algorithm), "{image}");
         assert_eq!(gateway.sql(&format!("SELECT count(*) FROM image_locations WHERE image_id = '{id}'")), "0");
         assert!(data.is_whole());
@@ -141,6 +143,17 @@ fn a_given_hash_is_compared_before_the_image_is_active() {
         demo.delete(&format!("/v2/images/{id}")).expect(204);
     }
     assert_eq!(gateway.sql("SELECT count(*) FROM jobs WHERE kind = 'locate'"), "0");
+}
+
+/// Kind and status of the one task of an image, which does not say where its data is.
+#[track_caller]
+fn task_of(client: &Client, id: &str) -> (Value, Value) {
+    let answer = client.get(&format!("/v2/images/{id}/tasks")).expect(200);
+    assert!(!answer.text().contains("rbd://"), "{}", answer.text());
+    let tasks = answer.json()["tasks"].as_array().unwrap().clone();
+    assert_eq!(tasks.len(), 1, "{tasks:?}");
+    assert_eq!(tasks[0]["image_id"], id);
+    (tasks[0]["type"].clone(), tasks[0]["status"].clone())
 }
 
 fn right_length(algorithm: &str) -> usize {
