@@ -282,3 +282,148 @@ fn a_head_that_takes_too_long_ends_the_connection() {
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     gateway.client(Token::Demo).get("/v2/images").expect(200);
 }
+
+/// What Glance 33 answers with 500 (as measured): the request's fault, and said so.
+#[test]
+fn what_the_reference_fails_at_is_refused_by_name() {
+    let gateway = Gateway::start(Options::default());
+    let (admin, demo) = (gateway.client(Token::Admin), gateway.client(Token::Demo));
+    let id = demo.create("sound");
+    let image = format!("/v2/images/{id}");
+    let refused = |answer: Answer, status: u16, word: &str| {
+        assert_eq!(answer.status, status, "{word}: {}", answer.text());
+        assert!(answer.text().contains(word), "{word}: {}", answer.text());
+    };
+    refused(demo.get_with("/v2/images", &[("x-openstack-request-id", &"r".repeat(256))]), 431, "Request-ID");
+    refused(demo.post("/v2/images", &json!({"name": "a\u{0}b"})), 400, "name");
+    refused(demo.post("/v2/images", &json!([{"name": "a"}])), 400, "JSON object");
+    refused(
+        demo.patch(&image, &json!([{"op": "add", "path": format!("/{}", "k".repeat(256)), "value": "v"}])),
+        400,
+        "255",
+    );
+    for (query, word) in [
+        ("visibility=", "visibility"),
+        ("min_ram=abc", "min_ram"),
+        ("min_ram=in:1,2", "min_ram"),
+        ("locations=x", "locations"),
+        ("name=%00", "name"),
+    ] {
+        refused(demo.get(&format!("/v2/images?{query}")), 400, word);
+    }
+    assert!(demo.get("/v2/images?min_ram=99999999999999999999999").status < 500);
+    for member in [json!(5), json!("m".repeat(256)), json!({"a": 1})] {
+        refused(demo.post(&format!("{image}/members"), &json!({"member": member})), 400, "member");
+    }
+    refused(admin.get("/v2/metadefs/namespaces?limit=abc"), 400, "limit");
+    refused(admin.get("/v2/metadefs/namespaces?sort_key=foo"), 400, "sort");
+    admin.post("/v2/metadefs/namespaces", &json!({"namespace": "N"})).expect(201);
+    refused(admin.post("/v2/metadefs/namespaces/N/tags", &json!({"tags": {}})), 400, "tags");
+    assert_eq!(gateway.sql("SELECT string_agg(name, ',') FROM images"), "sound");
+    assert!(!gateway.log().contains("status=500"), "{}", gateway.log());
+}
+
+/// Text is data: stored and given back as it came, found by the filter for it, and harmless in a page.
+#[test]
+fn sql_and_markup_are_text_like_any_other() {
+    let gateway = Gateway::start(Options::default());
+    let demo = gateway.client(Token::Demo);
+    let texts = [
+        "'; DROP TABLE images; --",
+        "\" OR 1=1 --",
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "%s %(x)s {0} ${x} $1 \\",
+        "_%\u{e9}\u{4e2d}",
+    ];
+    for text in texts {
+        let made = demo
+            .post("/v2/images", &json!({"name": text, "tags": [text], text: text, "os_distro": text}))
+            .expect(201)
+            .json();
+        let id = made["id"].as_str().unwrap();
+        let changed = demo
+            .patch(
+                &format!("/v2/images/{id}"),
+                &json!([{"op": "replace", "path": "/name", "value": format!("{text}{text}")}, {"op": "replace", "path": "/name", "value": text}]),
+            )
+            .expect(200)
+            .json();
+        demo.post(&format!("/v2/images/{id}/members"), &json!({"member": text})).expect(200);
+        for image in [&made, &changed, &demo.show(id)] {
+            assert_eq!(
+                (&image["name"], &image["tags"], &image[text], &image["os_distro"]),
+                (&json!(text), &json!([text]), &json!(text), &json!(text))
+            );
+        }
+        let members = demo.get(&format!("/v2/images/{id}/members")).expect(200).json();
+        assert_eq!(members["members"][0]["member_id"], text);
+        for field in ["name", "tag", "os_distro", text] {
+            let value = if field == "name" { format!("eq:{text}") } else { text.to_owned() };
+            let query = form_urlencoded::Serializer::new(String::new()).append_pair(field, &value).finish();
+            let found = demo.get(&format!("/v2/images?{query}")).expect(200).json();
+            assert_eq!(found["images"].as_array().unwrap().len(), 1, "{query}");
+            assert_eq!(found["images"][0]["id"], id);
+        }
+        // A refusal that quotes it, as a browser would get it.
+        let query = form_urlencoded::Serializer::new(String::new()).append_pair("sort_key", text).finish();
+        let page = demo.get_with(&format!("/v2/images?{query}"), &[("accept", "text/html")]).expect(400);
+        assert!(!page.text().contains("<script") && !page.text().contains("<img"), "{}", page.text());
+    }
+    assert_eq!(gateway.sql("SELECT count(*) FROM images"), texts.len().to_string());
+}
+
+/// What one may not see is not there: the same answer, after the same time.
+#[test]
+fn images_of_others_are_like_none_at_all() {
+    let gateway = Gateway::start(Options::default());
+    let demo = gateway.client(Token::Demo);
+    let others = gateway.client(Token::Alt).create("of others");
+    let unknown = uuid::Uuid::new_v4().to_string();
+    let calls: [(&str, &str, &str, &str); 12] = [
+        ("GET", "", "text/plain", ""),
+        (
+            "PATCH",
+            "",
+            "application/openstack-images-v2.1-json-patch",
+            r#"[{"op":"replace","path":"/name","value":"x"}]"#,
+        ),
+        ("DELETE", "", "text/plain", ""),
+        ("GET", "/file", "text/plain", ""),
+        ("PUT", "/file", "application/octet-stream", "data"),
+        ("GET", "/members", "text/plain", ""),
+        ("POST", "/members", "application/json", r#"{"member":"p"}"#),
+        ("PUT", "/members/p-demo", "application/json", r#"{"status":"accepted"}"#),
+        ("PUT", "/tags/t", "text/plain", ""),
+        ("DELETE", "/tags/t", "text/plain", ""),
+        ("POST", "/actions/deactivate", "text/plain", ""),
+        ("GET", "/tasks", "text/plain", ""),
+    ];
+    for (method, rest, media_type, body) in calls {
+        let ask = |id: &str| {
+            let headers = format!("content-type: {media_type}\r\ncontent-length: {}\r\n", body.len());
+            request(&gateway, &format!("{method} /v2/images/{id}{rest}"), &headers, body)
+        };
+        let (theirs, none) = (ask(&others), ask(&unknown));
+        assert_eq!((theirs.status, none.status), (404, 404), "{method} {rest}: {} {}", theirs.text(), none.text());
+        assert_eq!(theirs.text().replace(&others, "ID"), none.text().replace(&unknown, "ID"), "{method} {rest}");
+    }
+    let marker = |id: &str| demo.get(&format!("/v2/images?marker={id}")).expect(400).text().replace(id, "ID");
+    assert_eq!(marker(&others), marker(&unknown));
+    // Taken by turns, so that whatever else the machine does befalls both.
+    let mut times: [Vec<Duration>; 2] = [Vec::new(), Vec::new()];
+    for _ in 0..100 {
+        for (id, times) in [&others, &unknown].into_iter().zip(&mut times) {
+            let start = Instant::now();
+            demo.get(&format!("/v2/images/{id}")).expect(404);
+            times.push(start.elapsed());
+        }
+    }
+    let [theirs, none] = times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    let slack = Duration::from_millis(5);
+    assert!(theirs < none * 2 + slack && none < theirs * 2 + slack, "theirs {theirs:?}, none {none:?}");
+    assert_eq!(gateway.client(Token::Alt).show(&others)["name"], "of others");
+}
