@@ -4,7 +4,8 @@
 #   tests/run.sh [PART...]      PART is unit, clients or boot; all of them without one
 #
 #   unit      formatting, lints, shellcheck, and every Rust test of the workspace
-#   clients   python-openstackclient, python-glanceclient and openstacksdk against a real gateway, and Schemathesis
+#   clients   python-openstackclient, python-glanceclient and openstacksdk against a real gateway, Schemathesis, and
+#             verdicts of rockpool policy against those of oslo.policy
 #   boot      a machine boots from the clone of an uploaded image
 #
 # The last line is `N passed, N failed, N skipped`; the exit code says whether any failed.
@@ -34,7 +35,7 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly REPO
 readonly CLUSTER_SH=$REPO/ceph/cluster.sh
 readonly KEYSTONE_SH=$REPO/tests/keystone/keystone.sh
-readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0 schemathesis==4.32.5)
+readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0 schemathesis==4.32.5 oslo.policy==6.0.1)
 # A test that hangs must not hold the machine for ever.
 readonly PART_LIMIT=30m
 
@@ -303,7 +304,10 @@ main() {
         prepare "Ceph and Postgres" start_servers
         if wants unit || wants clients; then prepare "Keystone" start_keystone; fi
         if wants unit; then rust_tests; fi
-        if wants clients; then run_scripts clients; fi
+        if wants clients; then
+            script_test "$REPO/tests/policy/oslo.sh"
+            run_scripts clients
+        fi
         if wants boot; then run_scripts boot; fi
     fi
     FINISHED=yes

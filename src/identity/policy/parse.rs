@@ -230,7 +230,7 @@ fn left(text: &str, at: usize) -> Result<Left, SyntaxError> {
             let path: Vec<String> = text.split('.').map(str::to_owned).collect();
             let is_name = |part: &String| {
                 part.starts_with(|c: char| c.is_alphabetic() || c == '_')
-                    && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+                    && part.chars().all(|c| c.is_alphanumeric() || c == '_')
             };
             if path.iter().all(is_name) {
                 return Ok(Left::Credential(path));
@@ -330,7 +330,7 @@ mod tests {
             ("((role:a)and role:b)", ""),
             ("role:a\tand\n (rule:b)", "role:a and rule:b"),
             ("'public':%(visibility)s", "'public':%(visibility)s"),
-            ("a.b-c.d:x%%%(y)sz", "a.b-c.d:x%%%(y)sz"),
+            ("a.b_c.d:x%%%(y)sz", "a.b_c.d:x%%%(y)sz"),
             ("('x':'y')", "'x':'y'"),
         ] {
             if meaning.is_empty() {
@@ -361,6 +361,7 @@ mod tests {
             ("not http://policy/%(id)s", 5, "another server"),
             ("https:x", 1, "another server"),
             ("a..b:x", 1, "credential"),
+            ("user-id:x", 1, "credential"),
             (":x", 1, "credential"),
             ("'a:b':x", 1, "quotes"),
             ("007:x", 1, "number"),
