@@ -24,6 +24,7 @@ mod layers;
 mod lifecycle;
 mod list;
 mod locations;
+mod matrix;
 mod members;
 mod metadefs;
 mod patch;

@@ -32,8 +32,17 @@ impl Services {
     /// The namespace of that name, if the caller may see it and do that with it.
     async fn metadef_namespace(&self, caller: &Caller, name: &str, action: Action) -> Result<Namespace, Error> {
         let namespace = self.catalog.metadef_namespace(name, &caller.scope()).await?.ok_or_else(|| missing(name))?;
-        self.authorize(action, caller, target(&namespace))?;
+        self.authorize_in(&namespace, caller, action)?;
         Ok(namespace)
+    }
+
+    /// Refuses what the policy does not allow. To one who may not even see it, a namespace does not exist.
+    fn authorize_in(&self, namespace: &Namespace, caller: &Caller, action: Action) -> Result<(), Error> {
+        let allowed = self.authorize(action, caller, target(namespace));
+        if allowed.is_err() && !self.policy.allows(Action::GetMetadefNamespace, caller, target(namespace)) {
+            return Err(missing(&namespace.attributes.name));
+        }
+        allowed
     }
 
     /// Begins a change of the namespace of that name or of what it holds, if the caller may see it and do all that.
@@ -41,7 +50,7 @@ impl Services {
         let tx = self.catalog.begin("metadefs_change").await?;
         let locked = tx.lock_metadef_namespace(name, &caller.scope()).await?;
         let allowed = locked.ok_or_else(|| missing(name)).and_then(|namespace| {
-            actions.iter().try_for_each(|action| self.authorize(*action, caller, target(&namespace)))?;
+            actions.iter().try_for_each(|action| self.authorize_in(&namespace, caller, *action))?;
             Ok(namespace)
         });
         match allowed {

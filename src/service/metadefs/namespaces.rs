@@ -94,7 +94,7 @@ impl Services {
             Action::GetMetadefProperties,
             Action::GetMetadefTags,
         ] {
-            self.authorize(action, caller, target(&namespace))?;
+            self.authorize_in(&namespace, caller, action)?;
         }
         // 2. As it is called on that type of resource.
         let association = resource_type.and_then(|resource_type| namespace.association(resource_type));

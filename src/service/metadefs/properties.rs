@@ -1,7 +1,7 @@
 //! `/v2/metadefs/namespaces/{namespace}/properties`.
 
 use super::super::{Error, Services, conclude};
-use super::{check_unprotected, content, events, or_taken, taken, target};
+use super::{check_unprotected, content, events, or_taken, taken};
 use crate::catalog::Part;
 use crate::domain::metadef::{Content, Namespace, Property};
 use crate::identity::Caller;
@@ -50,7 +50,7 @@ impl Services {
         let name = match resource_type {
             None => name,
             Some(resource_type) => {
-                self.authorize(Action::GetMetadefResourceType, caller, target(&namespace))?;
+                self.authorize_in(&namespace, caller, Action::GetMetadefResourceType)?;
                 without_prefix(&namespace, name, resource_type)?
             }
         };
