@@ -286,7 +286,7 @@ fn a_copy_is_taken_out_of_one_store() {
     assert!(admin.delete(&path("ceph")).expect(403).text().contains("only store"));
     gateway.sql(&format!("UPDATE images SET status = 'deactivated' WHERE id = '{id}'"));
     admin.delete(&path("ceph")).expect(409);
-    assert!(demo.show(&id)["stores"] == "ceph" && foreign.is_whole());
+    assert!(admin.show(&id)["stores"] == "ceph" && foreign.is_whole());
     assert_eq!(gateway.sql("SELECT count(*) FROM jobs WHERE kind = 'unlocate'"), "0");
 }
 
