@@ -176,6 +176,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_described_that_is_not_there() {
+        let described = [&v2_routes().into_parts().1, &open_routes().into_parts().1]
+            .into_iter()
+            .flatten()
+            .flat_map(|(path, methods)| methods.iter().map(|method| (*method, anonymous(path))))
+            .collect::<Vec<_>>();
+        for operation in OPERATIONS.iter().filter(|operation| operation.path != "/openapi.json") {
+            let there = described.contains(&(operation.method, operation.path.to_owned()));
+            assert!(there, "{} {}", operation.method, operation.path);
+        }
+    }
+
+    #[test]
     fn no_operation_is_described_twice() {
         for (n, operation) in OPERATIONS.iter().enumerate() {
             assert_eq!(operation.path, anonymous(operation.path));
