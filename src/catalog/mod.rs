@@ -28,7 +28,7 @@ use tokio_postgres::{NoTls, Row};
 
 pub use config::{Config, Tls};
 pub use error::Error;
-pub use metadefs::Part;
+pub use metadefs::{Existing, Part};
 pub use migrate::{SCHEMA_VERSION, SchemaState};
 pub use queue::{Charge, Job, JobKind, Lease, NewJob, Rivals};
 pub use tasks::NewTask;

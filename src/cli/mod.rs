@@ -1,6 +1,7 @@
 //! The command line.
 
 mod db;
+mod metadefs;
 mod policy;
 mod serve;
 
@@ -35,6 +36,9 @@ enum Command {
     /// Look after the catalog.
     #[command(subcommand)]
     Db(DbCommand),
+    /// Load, remove and export metadata definitions.
+    #[command(subcommand)]
+    Metadefs(metadefs::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,6 +74,7 @@ pub fn run() -> ExitCode {
         }),
         Command::Db(DbCommand::Upgrade(file)) => with_config(&file, |config| db::upgrade(&config)),
         Command::Db(DbCommand::Check(file)) => with_config(&file, |config| db::check(&config)),
+        Command::Metadefs(command) => with_config(command.file(), |config| metadefs::run(&config, &command)),
     }
 }
 

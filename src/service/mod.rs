@@ -53,7 +53,7 @@ pub use download::{Download, Fetched};
 pub use error::Error;
 pub use health::{Check, Health};
 pub use ingest::{BodyError, ByteStream};
-pub use metadefs::NamespacePage;
+pub use metadefs::{NamespacePage, definitions};
 pub use recover::Line;
 pub use stores::StoreInfo;
 pub use transfer::Transfers;

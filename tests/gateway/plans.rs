@@ -25,6 +25,11 @@ fn seed(gateway: &Gateway) {
          INSERT INTO image_members SELECT id, 'p-demo', 'accepted', now(), now() FROM images WHERE visibility = 'shared' AND owner <> 'p-demo' AND hashtext(id::text) % 10 = 0;
          ANALYZE"
     ));
+    explain(gateway);
+}
+
+/// Makes Postgres send the plan of every statement from now on, on new connections.
+pub(crate) fn explain(gateway: &Gateway) {
     let database = gateway.sql("SELECT current_database()");
     for setting in [
         "session_preload_libraries = 'auto_explain'",
@@ -37,7 +42,7 @@ fn seed(gateway: &Gateway) {
 }
 
 /// A gateway that logs the plans of what it asks, all on one connection.
-fn explained(first: &Gateway, options: Options) -> Gateway {
+pub(crate) fn explained(first: &Gateway, options: Options) -> Gateway {
     let options = options.set("log", "level", "info,tokio_postgres=info").set("log", "format", "json");
     first.sibling_with(options.set("catalog", "pool_size", 1))
 }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-pub use parts::Part;
+pub use parts::{Existing, Part};
 
 use super::Error;
 use crate::domain::query::Scope;

@@ -1,5 +1,7 @@
 //! Namespaces.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::Row;
 
 use super::{decode, project};
@@ -60,27 +62,33 @@ impl Catalog {
     ) -> Result<Option<Vec<Namespace>>, Error> {
         let page = &query.page;
         let (key, word, sign) = (expression(page.key), word(page.direction), sign(page.direction));
-        let after = match page.marker {
-            None => String::new(),
-            Some(_) => format!(
-                "AND ({key}, created_at, id) {sign} (SELECT {key}, created_at, id FROM metadef_namespaces WHERE {VISIBLE} AND name = $5 /* marker */)"
-            ),
-        };
-        let sql = format!(
-            "-- metadef_namespaces\n\
-            SELECT {COLUMNS}, {ASSOCIATIONS} FROM metadef_namespaces n\n\
-            WHERE {VISIBLE} AND ($2::text /* visibility */ IS NULL OR visibility = $2)\n\
-              AND ($3::text[] /* resource_types */ IS NULL\n\
-                OR EXISTS (SELECT FROM metadef_associations a WHERE a.namespace_id = n.id AND a.name = ANY($3))) {after}\n\
-            ORDER BY {key} {word}, created_at {word}, id {word} LIMIT $4 /* limit */"
-        );
         let project = project(scope);
         let visibility = query.visibility.map(Visibility::as_str);
         let limit = page.limit.and_then(|limit| i64::try_from(limit).ok());
-        let mut params: Vec<Param<'_>> = vec![&project, &visibility, &query.resource_types, &limit];
+        let mut params: Vec<Param<'_>> = vec![&project, &visibility, &limit];
+        let mut conditions = String::new();
+        if let Some(types) = &query.resource_types {
+            params.push(types);
+            let _ = write!(
+                conditions,
+                " AND EXISTS (SELECT FROM metadef_associations a WHERE a.namespace_id = n.id AND a.name = ANY(${} /* resource_types */))",
+                params.len()
+            );
+        }
         if let Some(marker) = &page.marker {
             params.push(marker);
+            let _ = write!(
+                conditions,
+                " AND ({key}, created_at, id) {sign} (SELECT {key}, created_at, id FROM metadef_namespaces WHERE {VISIBLE} AND name = ${} /* marker */)",
+                params.len()
+            );
         }
+        let sql = format!(
+            "-- metadef_namespaces\n\
+            SELECT {COLUMNS}, {ASSOCIATIONS} FROM metadef_namespaces n\n\
+            WHERE {VISIBLE} AND ($2::text /* visibility */ IS NULL OR visibility = $2){conditions}\n\
+            ORDER BY {key} {word}, created_at {word}, id {word} LIMIT $3 /* limit */"
+        );
         let rows = self.rows("metadef_namespaces", &sql, &params).await?;
         // An empty page may be the end of the list, or no list at all.
         if let (true, Some(marker)) = (rows.is_empty(), &page.marker)
@@ -101,6 +109,15 @@ impl Catalog {
         );
         let rows = self.rows("metadef_namespace", &sql, &[&project(scope), &name]).await?;
         rows.first().map(namespace).transpose()
+    }
+
+    /// The names of all namespaces, in the order in which they were made.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn metadef_namespace_names(&self) -> Result<Vec<String>, Error> {
+        let sql = "-- metadef_namespace_names\nSELECT name FROM metadef_namespaces ORDER BY created_at, id";
+        Ok(self.rows("metadef_namespace_names", sql, &[]).await?.iter().map(|row| row.get(0)).collect())
     }
 
     /// The namespace of that name with all that it holds, if it is in scope.
@@ -184,6 +201,24 @@ impl Tx {
             )
             .await?;
         rows.first().map(bare).transpose()?.ok_or(Error::Conflict("metadef_namespace_update"))
+    }
+
+    /// Removes the namespaces of these names with all that they hold, and then every type of resource that came from
+    /// a file and to which nothing applies any more. Returns the names of the namespaces that were there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn unload_metadef_namespaces(&self, names: &[String]) -> Result<Vec<String>, Error> {
+        let sql = "-- metadef_namespaces_unload\nDELETE FROM metadef_namespaces WHERE name = ANY($1 /* name */) RETURNING name";
+        let unloaded = self.rows(sql, &[&names]).await?.iter().map(|row| row.get(0)).collect();
+        // Whoever is applying a namespace to a type has written, or will not find the type that is removed here.
+        self.batch("-- metadef_resource_types_lock\nLOCK TABLE metadef_resource_types IN SHARE ROW EXCLUSIVE MODE")
+            .await?;
+        let sql = "-- metadef_resource_types_unload\n\
+            DELETE FROM metadef_resource_types t\n\
+            WHERE t.protected AND NOT EXISTS (SELECT FROM metadef_associations a WHERE a.name = t.name)";
+        self.execute(sql, &[]).await?;
+        Ok(unloaded)
     }
 
     /// Removes a namespace that is locked by the caller, with all that it holds.

@@ -1,6 +1,6 @@
 //! What a namespace holds: properties, objects, tags, and the types of resource that it applies to.
 //!
-//! Writers hold the namespace's row lock. An insertion returns what it added: what is missing was there.
+//! Writers hold the namespace's row lock. An insertion returns what it added or replaced: what is missing was there.
 
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::Json;
@@ -30,6 +30,37 @@ impl Part {
             Self::Property => "metadef_properties",
             Self::Object => "metadef_objects",
             Self::Tag => "metadef_tags",
+        }
+    }
+}
+
+/// What becomes of a thing that is there already when one of its name comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays.
+    Keep,
+    /// The one that comes takes its place, if they differ.
+    Replace,
+}
+
+impl Existing {
+    /// The end of an insertion; `columns` are those that make a difference.
+    fn clause(self, columns: &[&str]) -> String {
+        match self {
+            Self::Keep => "ON CONFLICT DO NOTHING".into(),
+            Self::Replace => {
+                let set: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+                // As text, because JSON has no equality in Postgres.
+                let differ: Vec<String> = columns
+                    .iter()
+                    .map(|column| format!("x.{column}::text IS DISTINCT FROM excluded.{column}::text"))
+                    .collect();
+                format!(
+                    "ON CONFLICT (namespace_id, name) DO UPDATE SET {}, updated_at = now() WHERE {}",
+                    set.join(", "),
+                    differ.join(" OR ")
+                )
+            }
         }
     }
 }
@@ -120,6 +151,7 @@ impl Tx {
         &self,
         namespace_id: i64,
         associations: &[Association],
+        existing: Existing,
         protected: bool,
     ) -> Result<Vec<Dated<Association>>, Error> {
         let names: Vec<&String> = associations.iter().map(|association| &association.name).collect();
@@ -131,12 +163,15 @@ impl Tx {
         let prefixes: Vec<&Option<String>> = associations.iter().map(|association| &association.prefix).collect();
         let targets: Vec<&Option<String>> =
             associations.iter().map(|association| &association.properties_target).collect();
-        let sql = "-- metadef_associations_insert\n\
+        let sql = format!(
+            "-- metadef_associations_insert\n\
             INSERT INTO metadef_associations AS x (namespace_id, name, prefix, properties_target)\n\
             SELECT $1 /* namespace_id */, u.name, u.prefix, u.target\n\
             FROM unnest($2::text[] /* name */, $3::text[] /* prefix */, $4::text[] /* properties_target */) WITH ORDINALITY AS u (name, prefix, target, n)\n\
-            ORDER BY u.n ON CONFLICT DO NOTHING RETURNING row_to_json(x) AS part";
-        self.parts(Part::Association, sql, &[&namespace_id, &names, &prefixes, &targets]).await
+            ORDER BY u.n {} RETURNING row_to_json(x) AS part",
+            existing.clause(&["prefix", "properties_target"])
+        );
+        self.parts(Part::Association, &sql, &[&namespace_id, &names, &prefixes, &targets]).await
     }
 
     /// Adds properties.
@@ -147,15 +182,19 @@ impl Tx {
         &self,
         namespace_id: i64,
         properties: &[Property],
+        existing: Existing,
     ) -> Result<Vec<Dated<Property>>, Error> {
         let names: Vec<&String> = properties.iter().map(|property| &property.name).collect();
         let definitions: Vec<_> = properties.iter().map(|property| Json(&property.definition)).collect();
-        let sql = "-- metadef_properties_insert\n\
+        let sql = format!(
+            "-- metadef_properties_insert\n\
             INSERT INTO metadef_properties AS x (namespace_id, name, definition)\n\
             SELECT $1 /* namespace_id */, u.name, u.definition\n\
             FROM unnest($2::text[] /* name */, $3::json[] /* definition */) WITH ORDINALITY AS u (name, definition, n)\n\
-            ORDER BY u.n ON CONFLICT DO NOTHING RETURNING row_to_json(x) AS part";
-        self.parts(Part::Property, sql, &[&namespace_id, &names, &definitions]).await
+            ORDER BY u.n {} RETURNING row_to_json(x) AS part",
+            existing.clause(&["definition"])
+        );
+        self.parts(Part::Property, &sql, &[&namespace_id, &names, &definitions]).await
     }
 
     /// Adds objects.
@@ -166,18 +205,22 @@ impl Tx {
         &self,
         namespace_id: i64,
         objects: &[Object],
+        existing: Existing,
     ) -> Result<Vec<Dated<Object>>, Error> {
         let names: Vec<&String> = objects.iter().map(|object| &object.name).collect();
         let descriptions: Vec<&Option<String>> = objects.iter().map(|object| &object.description).collect();
         let required: Vec<_> = objects.iter().map(|object| object.required.as_ref().map(Json)).collect();
         let properties: Vec<_> = objects.iter().map(|object| object.properties.as_ref().map(Json)).collect();
-        let sql = "-- metadef_objects_insert\n\
+        let sql = format!(
+            "-- metadef_objects_insert\n\
             INSERT INTO metadef_objects AS x (namespace_id, name, description, required, properties)\n\
             SELECT $1 /* namespace_id */, u.name, u.description, u.required, u.properties\n\
             FROM unnest($2::text[] /* name */, $3::text[] /* description */, $4::json[] /* required */, $5::json[] /* properties */)\n\
               WITH ORDINALITY AS u (name, description, required, properties, n)\n\
-            ORDER BY u.n ON CONFLICT DO NOTHING RETURNING row_to_json(x) AS part";
-        self.parts(Part::Object, sql, &[&namespace_id, &names, &descriptions, &required, &properties]).await
+            ORDER BY u.n {} RETURNING row_to_json(x) AS part",
+            existing.clause(&["description", "required", "properties"])
+        );
+        self.parts(Part::Object, &sql, &[&namespace_id, &names, &descriptions, &required, &properties]).await
     }
 
     /// Adds tags.

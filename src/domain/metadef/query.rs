@@ -159,3 +159,66 @@ fn single<'a>(pairs: &'a [(String, String)], name: &str) -> Result<Option<&'a st
         Some(_) => Err(Refusal::Invalid(format!("Query parameter '{name}' is given twice; give it once."))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::proptest;
+
+    use super::{NamespaceKey, NamespaceQuery, Page, TagKey, check_objects, resource_type};
+    use crate::domain::Refusal;
+    use crate::domain::query::{Direction, PageSizes, pairs};
+
+    const SIZES: PageSizes = PageSizes { default: 25, max: 1000 };
+
+    #[test]
+    fn what_clients_ask_for() {
+        let query = NamespaceQuery::parse(&[], SIZES).unwrap();
+        assert_eq!(
+            (query.page.limit, query.page.key, query.page.direction),
+            (Some(25), NamespaceKey::CreatedAt, Direction::Descending)
+        );
+        let raw = "limit=5000&sort_key=namespace&sort_dir=asc&marker=a&visibility=public&resource_types=A,B&foo=bar";
+        let query = NamespaceQuery::parse(&pairs(raw).unwrap(), SIZES).unwrap();
+        assert_eq!(
+            (query.page.limit, query.page.key, query.page.marker.as_deref()),
+            (Some(1000), NamespaceKey::Name, Some("a"))
+        );
+        assert_eq!(query.resource_types, Some(vec!["A".to_owned(), "B".to_owned()]));
+        let page = Page::<TagKey>::parse(&pairs("limit=0").unwrap()).unwrap();
+        assert_eq!((page.limit, page.key), (Some(0), TagKey::CreatedAt));
+        assert!(check_objects(&pairs("limit=1").unwrap()).is_ok());
+        assert!(check_objects(&pairs("limit=0").unwrap()).is_err());
+        assert_eq!(resource_type(&pairs("resource_type=").unwrap()), Ok(None));
+        assert_eq!(resource_type(&pairs("resource_type=a").unwrap()), Ok(Some("a")));
+        assert!(resource_type(&pairs("resource_typ=a").unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for bad in [
+            "limit=abc",
+            "limit=-1",
+            "limit=1&limit=1",
+            "sort_key=bogus",
+            "sort_dir=up",
+            "visibility=shared",
+            "marker=a&marker=b",
+        ] {
+            let pairs = pairs(bad).unwrap();
+            assert!(matches!(NamespaceQuery::parse(&pairs, SIZES), Err(Refusal::Invalid(_))), "{bad}");
+            assert!(matches!(Page::<TagKey>::parse(&pairs), Err(Refusal::Invalid(_))), "{bad}");
+        }
+        assert!(Page::<TagKey>::parse(&pairs("sort_key=owner").unwrap()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_panics(raw in "[a-z_=&%,0-9-]{0,60}|\\PC{0,30}") {
+            if let Ok(pairs) = pairs(&raw) {
+                let _ = NamespaceQuery::parse(&pairs, SIZES);
+                let _ = Page::<TagKey>::parse(&pairs);
+                let _ = (check_objects(&pairs), resource_type(&pairs).map(drop));
+            }
+        }
+    }
+}

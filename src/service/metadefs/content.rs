@@ -2,7 +2,7 @@
 
 use super::super::Error;
 use super::events;
-use crate::catalog::{Part, Tx};
+use crate::catalog::{Existing, Part, Tx};
 use crate::domain::metadef::{Association, Content, Dated, Named, Namespace, Object, PARTS_MAX, Property};
 
 /// What was added.
@@ -15,6 +15,11 @@ pub(super) struct Added {
 }
 
 impl Added {
+    /// How much it is.
+    pub(super) fn count(&self) -> usize {
+        self.associations.len() + self.properties.len() + self.objects.len() + self.tags.len()
+    }
+
     /// Tells the outbox of all of it.
     pub(super) async fn tell(&self, tx: &Tx, namespace: &Namespace) -> Result<(), Error> {
         let associations: Vec<_> = self.associations.iter().map(|a| events::association(namespace, a)).collect();
@@ -28,20 +33,33 @@ impl Added {
     }
 }
 
-/// Adds what is not there yet. Types of resource that are new are `protected` when they come from files.
-pub(super) async fn add(tx: &Tx, namespace: &Namespace, content: &Content, protected: bool) -> Result<Added, Error> {
+/// Where new content comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client: what is there stays.
+    Client,
+    /// A file. Types of resource that come from files are protected.
+    File(Existing),
+}
+
+/// Adds what is not there yet, and says what that was.
+pub(super) async fn add(tx: &Tx, namespace: &Namespace, content: &Content, origin: Origin) -> Result<Added, Error> {
+    let (existing, protected) = match origin {
+        Origin::Client => (Existing::Keep, false),
+        Origin::File(existing) => (existing, true),
+    };
     let mut added = Added::default();
     let id = namespace.id;
     if !content.associations.is_empty() {
-        added.associations = tx.insert_metadef_associations(id, &content.associations, protected).await?;
+        added.associations = tx.insert_metadef_associations(id, &content.associations, existing, protected).await?;
         check_count(tx, id, Part::Association, "resource types").await?;
     }
     if !content.properties.is_empty() {
-        added.properties = tx.insert_metadef_properties(id, &content.properties).await?;
+        added.properties = tx.insert_metadef_properties(id, &content.properties, existing).await?;
         check_count(tx, id, Part::Property, "properties").await?;
     }
     if !content.objects.is_empty() {
-        added.objects = tx.insert_metadef_objects(id, &content.objects).await?;
+        added.objects = tx.insert_metadef_objects(id, &content.objects, existing).await?;
         check_count(tx, id, Part::Object, "objects").await?;
     }
     if !content.tags.is_empty() {

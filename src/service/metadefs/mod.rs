@@ -4,6 +4,7 @@
 //! change is made under the row lock of its namespace, so that parallel ones follow each other.
 
 mod content;
+pub mod definitions;
 mod events;
 mod namespaces;
 mod objects;

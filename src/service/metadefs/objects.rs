@@ -1,7 +1,8 @@
 //! `/v2/metadefs/namespaces/{namespace}/objects`.
 
 use super::super::{Error, Services, conclude};
-use super::{check_unprotected, content, events, or_taken, taken, target};
+use super::content::{self, Origin};
+use super::{check_unprotected, events, or_taken, taken, target};
 use crate::catalog::Part;
 use crate::domain::metadef::{Content, Dated, Object};
 use crate::identity::Caller;
@@ -47,7 +48,7 @@ impl Services {
         let (tx, namespace) = self.change_metadefs(caller, namespace, &[Action::AddMetadefObject]).await?;
         let created = async {
             let one = Content { objects: vec![object.clone()], ..Content::default() };
-            let added = content::add(&tx, &namespace, &one, false).await?;
+            let added = content::add(&tx, &namespace, &one, Origin::Client).await?;
             added.tell(&tx, &namespace).await?;
             let created = added.objects.into_iter().next();
             created.ok_or_else(|| Error::Conflict(taken("object", &object.name, &namespace.attributes.name)))

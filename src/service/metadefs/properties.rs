@@ -1,7 +1,8 @@
 //! `/v2/metadefs/namespaces/{namespace}/properties`.
 
 use super::super::{Error, Services, conclude};
-use super::{check_unprotected, content, events, or_taken, taken};
+use super::content::{self, Origin};
+use super::{check_unprotected, events, or_taken, taken};
 use crate::catalog::Part;
 use crate::domain::metadef::{Content, Namespace, Property};
 use crate::identity::Caller;
@@ -70,7 +71,7 @@ impl Services {
         let (tx, namespace) = self.change_metadefs(caller, namespace, &[Action::AddMetadefProperty]).await?;
         let created = async {
             let one = Content { properties: vec![property.clone()], ..Content::default() };
-            let added = content::add(&tx, &namespace, &one, false).await?;
+            let added = content::add(&tx, &namespace, &one, Origin::Client).await?;
             if added.properties.is_empty() {
                 return Err(Error::Conflict(taken("property", &property.name, &namespace.attributes.name)));
             }

@@ -1,7 +1,8 @@
 //! `/v2/metadefs/resource_types`, and which of them a namespace applies to.
 
 use super::super::{Error, Services, conclude};
-use super::{check_unprotected, content, events, target};
+use super::content::{self, Origin};
+use super::{check_unprotected, events, target};
 use crate::catalog::Part;
 use crate::domain::metadef::{Association, Content, Dated, Named};
 use crate::identity::Caller;
@@ -46,7 +47,7 @@ impl Services {
         let (tx, namespace) = self.change_metadefs(caller, namespace, &actions).await?;
         let added = async {
             let one = Content { associations: vec![association.clone()], ..Content::default() };
-            let added = content::add(&tx, &namespace, &one, false).await?;
+            let added = content::add(&tx, &namespace, &one, Origin::Client).await?;
             added.tell(&tx, &namespace).await?;
             added.associations.into_iter().next().ok_or_else(|| {
                 Error::Conflict(format!(

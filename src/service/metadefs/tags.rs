@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::super::{Error, Services, conclude};
-use super::{check_unprotected, content, events, or_taken, taken};
+use super::content::{self, Origin};
+use super::{check_unprotected, events, or_taken, taken};
 use crate::catalog::Part;
 use crate::domain::metadef::{Content, Dated, Named, Page, TagKey};
 use crate::identity::Caller;
@@ -51,7 +52,7 @@ impl Services {
         let (tx, namespace) = self.change_metadefs(caller, namespace, &[Action::AddMetadefTag]).await?;
         let created = async {
             let one = Content { tags: vec![name.to_owned()], ..Content::default() };
-            let added = content::add(&tx, &namespace, &one, false).await?;
+            let added = content::add(&tx, &namespace, &one, Origin::Client).await?;
             added.tell(&tx, &namespace).await?;
             let created = added.tags.into_iter().next();
             created.ok_or_else(|| Error::Conflict(taken("tag", name, &namespace.attributes.name)))
@@ -81,7 +82,7 @@ impl Services {
                 tx.delete_metadef_parts(Part::Tag, namespace.id).await?;
             }
             let all = Content { tags: names.to_vec(), ..Content::default() };
-            let added = content::add(&tx, &namespace, &all, false).await?;
+            let added = content::add(&tx, &namespace, &all, Origin::Client).await?;
             let made: BTreeSet<&str> = added.tags.iter().map(|tag| tag.item.name.as_str()).collect();
             if let Some(there) = names.iter().find(|name| !made.contains(name.as_str())) {
                 return Err(Error::Conflict(taken("tag", there, &namespace.attributes.name)));

@@ -1,11 +1,14 @@
 //! `/v2/metadefs`: metadata definitions.
 
+mod command;
+mod golden;
 mod namespaces;
 mod objects;
 mod properties;
 mod resource_types;
 mod rights;
 mod schemas;
+mod statements;
 mod tags;
 
 use serde_json::{Value, json};

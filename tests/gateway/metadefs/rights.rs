@@ -172,3 +172,109 @@ fn methods_and_bodies_that_do_not_belong_are_refused() {
     }
     assert_eq!(stored(&gateway), before, "a refused request changed something");
 }
+
+/// Every route below a namespace that reads, with the rules without which it is refused.
+const RULES_OF_READS: [(&str, &[&str]); 9] = [
+    ("", &["list_metadef_resource_types", "get_metadef_objects", "get_metadef_properties", "get_metadef_tags"]),
+    ("resource_types", &["list_metadef_resource_types"]),
+    ("properties", &["get_metadef_properties"]),
+    ("properties/p1", &["get_metadef_property"]),
+    ("properties/hw:p1?resource_type=OS::Nova::Flavor", &["get_metadef_property", "get_metadef_resource_type"]),
+    ("objects", &["get_metadef_objects"]),
+    ("objects/o1", &["get_metadef_object"]),
+    ("tags", &["get_metadef_tags"]),
+    ("tags/t1", &["get_metadef_tag"]),
+];
+
+/// What the policy asks of those who make a namespace with something in it.
+const RULES_OF_PARTS: [(&str, &str); 4] = [
+    ("resource_type_associations", "add_metadef_resource_type_association"),
+    ("objects", "add_metadef_object"),
+    ("properties", "add_metadef_property"),
+    ("tags", "add_metadef_tag"),
+];
+
+#[test]
+fn every_rule_governs_its_own_routes() {
+    // Members may do everything, but each rule keeps them from what belongs to a project of its own name, and some
+    // keep the project p-alt from everything.
+    let mut rules: Vec<&str> = RULES_OF_READS.iter().flat_map(|(_, rules)| rules.iter().copied()).collect();
+    rules.extend(WRITES.iter().map(|write| write.4));
+    rules.extend(["delete_metadef_tags", "get_metadef_namespace", "add_metadef_namespace", "get_metadef_namespaces"]);
+    rules.sort_unstable();
+    rules.dedup();
+    assert_eq!(rules.len(), 26, "Glance has as many");
+    let closed_to_alt: Vec<&str> = RULES_OF_PARTS
+        .iter()
+        .map(|(_, rule)| *rule)
+        .chain(["get_metadef_namespaces", "list_metadef_resource_types"])
+        .collect();
+    let policy: serde_json::Map<String, serde_json::Value> = rules
+        .iter()
+        .map(|rule| {
+            let alt = if closed_to_alt.contains(rule) { " and not 'p-alt':%(project_id)s" } else { "" };
+            ((*rule).to_owned(), json!(format!("role:member and not '{rule}':%(project_id)s{alt}")))
+        })
+        .collect();
+    let file = std::env::temp_dir().join(format!("rockpool-policy-{}.json", uuid::Uuid::new_v4()));
+    std::fs::write(&file, serde_json::Value::from(policy).to_string()).unwrap();
+    let gateway = Gateway::start(Options::default().set("policy", "file", file.to_str().unwrap()));
+    std::fs::remove_file(&file).unwrap();
+    let (demo, alt) = (gateway.client(Token::Demo), gateway.client(Token::Alt));
+
+    for rule in &rules {
+        let mut body = full(rule);
+        body["owner"] = json!(rule);
+        let namespace = make(&demo, &body);
+        for (path, needed) in RULES_OF_READS {
+            let answer = send(&demo, "GET", &format!("{namespace}/{path}"), "");
+            match (*rule, path) {
+                ("get_metadef_namespace", "") => refused(&answer, 404, &[rule]),
+                ("get_metadef_resource_type", "resource_types") => {
+                    assert_eq!(answer.expect(200).json()["resource_type_associations"], json!([]));
+                }
+                ("get_metadef_object", "objects") => assert_eq!(answer.expect(200).json()["objects"], json!([])),
+                _ if needed.contains(rule) => refused(&answer, 403, &[rule]),
+                _ => assert_eq!(answer.status, 200, "{rule}: {path}: {}", answer.text()),
+            }
+        }
+        for (method, path, body, success, needed) in WRITES {
+            let body = body.replace("\"n\"", &format!("\"{rule}\", \"owner\": \"{rule}\""));
+            let answer = send(&demo, method, &format!("{namespace}/{path}"), &body);
+            let denied = *rule == needed || (*rule, method, path) == ("delete_metadef_tags", "DELETE", "tags");
+            if denied {
+                refused(&answer, 403, &[rule]);
+            } else if answer.status != success {
+                // What a refused request did not make is not there.
+                assert_eq!(answer.status, 404, "{rule}: {method} {path}: {}", answer.text());
+            }
+        }
+    }
+    let left = gateway.sql("SELECT string_agg(name, ',') FROM metadef_namespaces");
+    assert_eq!(left, "delete_metadef_namespace");
+
+    // A list keeps back what its caller may not be shown, and goes on behind it.
+    for owner in ["p-demo", "get_metadef_namespace", "get_metadef_namespace", "p-demo"] {
+        let name = format!("list-{}", uuid::Uuid::new_v4());
+        make(&demo, &json!({"namespace": name, "owner": owner, "visibility": "public"}));
+    }
+    let mut shown = 0;
+    let mut path = Some(format!("{NAMESPACES}?limit=2"));
+    while let Some(next) = path {
+        let page = demo.get(&next).expect(200).json();
+        shown += page["namespaces"].as_array().unwrap().len();
+        path = page.get("next").map(|next| next.as_str().unwrap().to_owned());
+    }
+    assert_eq!(shown, 3);
+
+    // What comes with a namespace needs its own rule, and lists need theirs.
+    alt.post(NAMESPACES, &json!({"namespace": "alt"})).expect(201);
+    for (part, rule) in RULES_OF_PARTS {
+        let body = json!({"namespace": "more", part: full("x")[part]});
+        refused(&alt.post(NAMESPACES, &body), 403, &[rule]);
+        demo.post(NAMESPACES, &body).expect(201);
+        demo.delete(&format!("{NAMESPACES}/more")).expect(204);
+    }
+    refused(&alt.get(NAMESPACES), 403, &["get_metadef_namespaces"]);
+    refused(&alt.get("/v2/metadefs/resource_types"), 403, &["list_metadef_resource_types"]);
+}
