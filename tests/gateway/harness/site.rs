@@ -34,6 +34,8 @@ impl Site {
             .set("identity.keystone", "username", "glance")
             .set("identity.keystone", "password", glance["password"].as_str().unwrap())
             .set("identity.keystone", "project_name", glance["project"].as_str().unwrap())
+            // It shares two cores with all other tests.
+            .set("identity.keystone", "http_request_timeout_s", 60)
     }
 
     /// Id of a project.

@@ -57,12 +57,12 @@ async fn limits_are_of_this_service_and_the_project_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_remembered_as_long_as_configured() {
     let keystone = FakeKeystone::start();
-    let identity = identity(&keystone, "limits_cache_time_s = 1");
+    let identity = identity(&keystone, "limits_cache_time_s = 4");
     keystone.register_limit("image_count_total", 1);
     let count = async || identity.limits("p-demo", None).await.unwrap().unwrap().image_count_total;
     assert_eq!(count().await, 1);
     keystone.register_limit("image_count_total", 2);
     assert_eq!(count().await, 1);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(4100)).await;
     assert_eq!(count().await, 2);
 }

@@ -145,10 +145,10 @@ fn an_expired_token_is_good_only_beside_a_service_token() {
     list(&gateway, "expired", Some("expired-service")).expect(401);
     list(&gateway, "expired-service", Some("expired-service")).expect(401);
     // One that is still good is asked about both ways.
-    keystone.know("short", project_token("demo", "demo", &["member", "reader"], 2));
+    keystone.know("short", project_token("demo", "demo", &["member", "reader"], 5));
     list(&gateway, "short", Some("service")).expect(200);
     list(&gateway, "short", None).expect(200);
-    eventually("it has expired", 10, || list(&gateway, "short", None).status == 401);
+    eventually("it has expired", 30, || list(&gateway, "short", None).status == 401);
     list(&gateway, "short", Some("service")).expect(200);
 }
 
