@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that can be tested, against servers of its own that are gone afterwards.
 #
-#   tests/run.sh [PART...]      PART is unit, clients or boot; all of them without one
+#   tests/run.sh [PART...]      all of them without one
 #
-#   unit      formatting, lints, shellcheck, and every Rust test of the workspace
-#   clients   python-openstackclient, python-glanceclient and openstacksdk against a real gateway, Schemathesis, and
-#             verdicts of rockpool policy against those of oslo.policy
-#   boot      a machine boots from the clone of an uploaded image
+#   unit           formatting, lints, shellcheck, and every Rust test of the workspace
+#   clients        python-openstackclient, python-glanceclient and openstacksdk against a real gateway,
+#                  Schemathesis, and verdicts of rockpool policy against those of oslo.policy
+#   tempest        Tempest's tests of the Image API, with the defaults and with loose settings
+#   differential   what Glance answered to hundreds of requests, where ../shared has it
+#   boot           a machine boots from the clone of an uploaded image
 #
 # The last line is `N passed, N failed, N skipped`; the exit code says whether any failed.
 #
@@ -24,7 +26,7 @@
 #   ROCKPOOL_TEST_KEYSTONE_SERVICE_USER, _SERVICE_PASSWORD, _SERVICE_PROJECT    who the service is
 #   ROCKPOOL_TEST_KEYSTONE_ADMIN_USER, _ADMIN_PASSWORD, _ADMIN_PROJECT          who may do everything
 #   ROCKPOOL_TEST_VENVS         a folder that outlives the run, for Python programs
-#   ROCKPOOL_TEST_CLIENTS       bin folder with openstack, glance and python (parts clients and boot)
+#   ROCKPOOL_TEST_CLIENTS       bin folder with openstack, glance, tempest and python (not for part unit)
 #   ROCKPOOL_TEST_BINARY        the daemon, from the very build that the Rust tests use
 #   ROCKPOOL_TEST_CACHE         a folder that outlives the run, for downloads
 #   ROCKPOOL_TEST_SKIPPED       a Rust test that cannot run here appends a line `NAME: reason` to this
@@ -35,7 +37,11 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly REPO
 readonly CLUSTER_SH=$REPO/ceph/cluster.sh
 readonly KEYSTONE_SH=$REPO/tests/keystone/keystone.sh
-readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0 schemathesis==4.32.5 oslo.policy==6.0.1)
+# Those that are scripts in a folder of the same name.
+readonly SCRIPT_PARTS=(clients tempest differential boot)
+readonly ALL_PARTS=(unit "${SCRIPT_PARTS[@]}")
+readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0 tempest==47.0.0
+    schemathesis==4.32.5 oslo.policy==6.0.1)
 # A test that hangs must not hold the machine for ever.
 readonly PART_LIMIT=30m
 
@@ -121,6 +127,7 @@ check() { # NAME COMMAND...: one command, one result
 # ---------------------------------------------------------------- what the tests need
 
 wants() { [[ " ${PARTS[*]} " == *" $1 "* ]]; }
+wants_scripts() { [[ ${PARTS[*]} != unit ]]; }
 
 # The emulator and its RBD module must come from one build. Where the emulator is installed already,
 # from backports perhaps, the module has to follow it. qemu-utils is not needed at all.
@@ -135,7 +142,7 @@ qemu_packages() {
 
 install_packages() {
     local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck python3-venv)
-    if wants clients || wants boot; then packages+=(bsdutils); fi
+    if wants_scripts; then packages+=(bsdutils); fi
     # shellcheck disable=SC2207 # words without blanks
     if wants boot; then packages+=($(qemu_packages) syslinux syslinux-common mtools cpio); fi
     "$CLUSTER_SH" install "${packages[@]}"
@@ -287,9 +294,9 @@ main() {
     local part
     PARTS=("$@")
     for part in "$@"; do
-        [[ $part =~ ^(unit|clients|boot)$ ]] || { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit 1; }
+        [[ " ${ALL_PARTS[*]} " == *" $part "* ]] || { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit 1; }
     done
-    (($# > 0)) || PARTS=(unit clients boot)
+    (($# > 0)) || PARTS=("${ALL_PARTS[@]}")
     cd "$REPO"
     trap cleanup EXIT
     trap 'exit 130' INT
@@ -297,18 +304,17 @@ main() {
 
     prepare "Debian packages" install_packages
     prepare "Rust" find_cargo
-    if wants clients || wants boot; then prepare "OpenStack clients" install_clients; fi
+    if wants_scripts; then prepare "OpenStack clients" install_clients; fi
     prepare "A folder for the servers" make_state
     if wants unit; then run_unit; fi
     if build; then
         prepare "Ceph and Postgres" start_servers
-        if wants unit || wants clients; then prepare "Keystone" start_keystone; fi
+        prepare "Keystone" start_keystone
         if wants unit; then rust_tests; fi
-        if wants clients; then
-            script_test "$REPO/tests/policy/oslo.sh"
-            run_scripts clients
-        fi
-        if wants boot; then run_scripts boot; fi
+        if wants clients; then script_test "$REPO/tests/policy/oslo.sh"; fi
+        for part in "${SCRIPT_PARTS[@]}"; do
+            if wants "$part"; then run_scripts "$part"; fi
+        done
     fi
     FINISHED=yes
 }

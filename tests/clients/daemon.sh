@@ -169,7 +169,7 @@ TOML
 
 # A gateway with a database of its own. Without one there is nothing to test.
 start_gateway() { # local|keystone
-    local database="script_$$_$RANDOM"
+    local database="script_$$_$RANDOM" before=$FAILED_STEPS
     URL=http://127.0.0.1:$(free_port)
     if [[ $1 == local ]]; then
         ADMIN_TOKEN=$(random_token)
@@ -183,7 +183,7 @@ start_gateway() { # local|keystone
     "$ROCKPOOL_TEST_BINARY" serve --config "$WORK/rockpool.toml" </dev/null >"$LOG" 2>&1 &
     GATEWAY_PID=$!
     step "the gateway gets ready" await_gateway
-    ((FAILED_STEPS == 0)) || exit 1
+    ((FAILED_STEPS == before)) || exit 1
 }
 
 rockpool() { "$ROCKPOOL_TEST_BINARY" "$@" --config "$WORK/rockpool.toml"; }

@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# python-openstackclient without Keystone: auth type admin_token. It takes the endpoint as it is and
-# does not look for versions, so the endpoint ends in /v2.
+# python-openstackclient with Keystone: each of its image commands, at least once.
 # shellcheck source=daemon.sh source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/daemon.sh"
 
-openstack() {
-    "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL/v2" --os-token "$TOKEN" "$@"
+export OS_CLOUD=demo
+as() { # CLOUD COMMAND...
+    local -x OS_CLOUD=$1
+    "${@:2}"
 }
-openstack_on_terminal() {
-    on_terminal "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL/v2" \
-        --os-token "$TOKEN" "$@"
-}
+openstack() { "$ROCKPOOL_TEST_CLIENTS/openstack" "$@"; }
+openstack_on_terminal() { on_terminal "$ROCKPOOL_TEST_CLIENTS/openstack" "$@"; }
 field() { openstack image show -f value -c "$2" "$1"; } # IMAGE FIELD
 property() { openstack image show -f json "$1" | jq -r ".properties[\"$2\"]"; }
 hash_of() { sha512sum <"$1" | cut -d' ' -f1; }
+project() { jq -r ".projects.$1" "$ROCKPOOL_TEST_KEYSTONE_SITE"; }
+metadef() { openstack image metadef "$@"; }
 
 creates_a_record_without_data() {
     openstack_on_terminal image create --disk-format raw --container-format bare empty
     expect status "$(field empty status)" queued
-    expect owner "$(field empty owner)" "$DEMO_PROJECT"
+    expect owner "$(field empty owner)" "$(project demo)"
     openstack image delete empty
 }
 
@@ -46,6 +47,7 @@ lists_what_is_there() {
     expect "the list" "$(openstack image list --sort-column Name -f value -c Name -c Status)" \
         $'piped active\nsized active'
     expect "the list by name" "$(openstack image list --name sized -f value -c Name)" sized
+    expect "the list by property" "$(openstack image list --property os_distro=debian -f value -c Name)" sized
     expect "the list by tag" "$(openstack image list --tag first -f value -c Name)" sized
     expect "the long list" "$(openstack image list --long --name sized -f value -c 'Disk Format' -c Size)" \
         "raw $(stat -c %s "$WORK/disk")"
@@ -65,15 +67,146 @@ changes_properties_and_tags() {
     expect os_distro "$(property renamed os_distro)" fedora
     expect min_ram "$(field renamed min_ram)" 64
     expect tags "$(openstack image show -f json renamed | jq -c '.tags | sort')" '["first","second"]'
-    openstack image unset --property hw_disk_bus renamed
+    openstack image unset --property hw_disk_bus --tag second renamed
     expect "the removed property" "$(property renamed hw_disk_bus)" null
+    expect "the other tag" "$(openstack image show -f json renamed | jq -c .tags)" '["first"]'
+}
+
+hides_images() {
+    openstack image set --hidden renamed
+    expect "the list" "$(openstack image list -f value -c Name)" piped
+    expect "the list of hidden images" "$(openstack image list --hidden -f value -c Name)" renamed
+    openstack image set --unhidden renamed
 }
 
 hides_private_images_from_others() {
-    TOKEN=$ADMIN_TOKEN openstack image create --private --disk-format raw --container-format bare \
+    as admin openstack image create --private --disk-format raw --container-format bare \
         --file "$WORK/disk" secret
     expect_failure openstack image show secret
-    TOKEN=$ADMIN_TOKEN openstack image delete secret
+    as admin openstack image delete secret
+}
+
+publishes_only_as_admin() {
+    expect_failure openstack image set --public renamed
+    as admin openstack image set --public "$(field renamed id)"
+    expect visibility "$(as alt_demo field renamed visibility)" public
+    as reader expect_failure openstack image save --file "$WORK/refused" renamed
+    as alt_demo openstack image save --file "$WORK/saved" renamed
+    expect "the downloaded file" "$(hash_of "$WORK/saved")" "$(hash_of "$WORK/disk")"
+    openstack image set --community renamed
+    expect "the list of community images" "$(as alt_demo openstack image list --community -f value -c Name)" renamed
+    openstack image set --shared renamed
+}
+
+shares_an_image() {
+    local id alt
+    id=$(field renamed id)
+    alt=$(project alt_demo)
+    expect "the new member" "$(openstack image add project -f value -c member_id -c status renamed "$alt")" \
+        "$alt"$'\npending'
+    expect "the member's list" "$(as alt_demo openstack image list -f value -c Name)" ""
+    as alt_demo openstack image set --accept "$id"
+    expect "the member's list" "$(as alt_demo openstack image list -f value -c Name)" renamed
+    expect "the members" "$(openstack image member list renamed -f value -c 'Member ID' -c Status)" "$alt accepted"
+    as alt_demo openstack image set --reject "$id"
+    expect "the rejected" "$(as alt_demo openstack image list --member-status rejected --shared -f value -c Name)" renamed
+    as alt_demo openstack image set --pending "$id"
+    expect "the member" "$(openstack image member get renamed "$alt" -f value -c status)" pending
+    openstack image remove project renamed "$alt"
+    expect_failure openstack image member get renamed "$alt"
+    as alt_demo expect_failure openstack image show "$id"
+}
+
+deactivates_an_image() {
+    openstack image set --deactivate renamed
+    expect status "$(field renamed status)" deactivated
+    expect_failure openstack image save --file "$WORK/refused" renamed
+    openstack image set --activate renamed
+    expect status "$(field renamed status)" active
+}
+
+lists_stores() {
+    expect "the stores" "$(openstack image stores list -f value -c ID -c Default)" "ceph True"
+    expect "the type" "$(as admin openstack image stores list --detail -f json | jq -r '.[0].Type // .[0].type')" rbd
+    expect_failure openstack image stores list --detail
+}
+
+lists_import_methods() {
+    openstack image import info
+}
+
+# There is one where the service `nova` has given a location for what to hash.
+lists_tasks() {
+    local id token
+    id=$(openstack_on_terminal image create --disk-format raw --container-format bare -f value -c id located)
+    token=$(as nova openstack token issue -f value -c id)
+    curl -sf -X POST -H "X-Auth-Token: $token" -H "Content-Type: application/json" "$URL/v2/images/$id/locations" \
+        -d "{\"url\": \"$(property renamed direct_url)\"}"
+    as admin openstack image task list -f json >"$WORK/tasks"
+    expect "the type of the task" "$(jq -r .[0].Type "$WORK/tasks")" location_import
+    as admin openstack image task show -f json "$(jq -r .[0].ID "$WORK/tasks")" >"$WORK/task"
+    expect "the image of the task" "$(jq -r .input.image_id "$WORK/task")" "$id"
+    expect_failure openstack image task list
+    openstack image delete "$id"
+}
+
+says_that_there_is_no_cache() {
+    as admin expect_failure openstack cached image list
+    as admin expect_failure openstack cached image queue renamed
+    as admin expect_failure openstack cached image delete renamed
+    as admin expect_failure openstack cached image clear
+}
+
+has_metadata_namespaces() {
+    local -x OS_CLOUD=admin
+    as demo expect_failure metadef namespace create My::Space
+    metadef namespace create --display-name Mine --description "a space" --public My::Space
+    metadef namespace set --display-name Ours --protected --tag one --tag two My::Space
+    expect "the namespaces" "$(as demo metadef namespace list -f value -c namespace)" My::Space
+    expect "the namespace" "$(metadef namespace show My::Space -f json | jq -r '"\(.display_name) \(.protected) \([.tags[].name] | sort | join(","))"')" \
+        "Ours true one,two"
+    metadef namespace unset --tag one My::Space
+    expect "the other tag" "$(metadef namespace show My::Space -f json | jq -r '[.tags[].name] | join(",")')" two
+    metadef namespace unset --all-tags My::Space
+    expect_failure metadef namespace delete My::Space
+    metadef namespace set --unprotected My::Space
+}
+
+has_metadata_objects() {
+    local -x OS_CLOUD=admin token
+    metadef object create --namespace My::Space thing
+    metadef object update --name object My::Space thing
+    expect "the object" "$(metadef object show My::Space object -f value -c name)" object
+    # The client makes objects without properties only.
+    token=$(openstack token issue -f value -c id)
+    curl -sf -o /dev/null -X PUT -H "X-Auth-Token: $token" -H "Content-Type: application/json" \
+        "$URL/v2/metadefs/namespaces/My::Space/objects/object" \
+        -d '{"name": "object", "properties": {"size": {"title": "Size", "type": "integer"}}}'
+    expect "its property" "$(metadef object property show My::Space object size -f value -c title)" Size
+    expect "the objects" "$(metadef object list My::Space -f value -c name)" object
+    metadef object delete My::Space object
+    expect "the objects" "$(metadef object list My::Space -f value -c name)" ""
+}
+
+has_metadata_properties() {
+    local -x OS_CLOUD=admin
+    metadef property create --name bus --title Bus --type string --schema '{"enum": ["ide", "scsi"]}' My::Space
+    metadef property set --name bus --title "The bus" --type string --schema '{"enum": ["virtio"]}' My::Space bus
+    expect "the property" "$(metadef property show My::Space bus -f json | jq -r '"\(.title) \(.enum)"')" "The bus [\"virtio\"]"
+    expect "the properties" "$(metadef property list My::Space -f value -c name)" bus
+    metadef property delete My::Space bus
+    expect "the properties" "$(metadef property list My::Space -f value -c name)" ""
+}
+
+has_metadata_resource_types() {
+    local -x OS_CLOUD=admin
+    metadef resource type association create My::Space My::Type
+    expect "the associations" "$(metadef resource type association list My::Space -f value -c name)" My::Type
+    metadef resource type list -f value -c Name | grep -x My::Type
+    metadef resource type association delete My::Space My::Type
+    expect "the associations" "$(metadef resource type association list My::Space -f value -c name)" ""
+    metadef namespace delete My::Space
+    expect "the namespaces" "$(metadef namespace list -f value -c namespace)" ""
 }
 
 refuses_to_delete_a_protected_image() {
@@ -92,13 +225,23 @@ deletes_records_and_data() {
     done
 }
 
-refuses_a_wrong_token() {
-    TOKEN=wrong expect_failure openstack image list
+# An application credential that may only look.
+obeys_access_rules() {
+    as demo-app openstack_on_terminal image create --disk-format raw --container-format bare by-app
+    as demo-app-show expect_failure openstack image delete by-app
+    expect "what may be seen" "$(as demo-app-show openstack image list -f value -c Name)" by-app
+    as demo-app openstack image delete by-app
 }
 
-start_gateway local
-DEMO_PROJECT=0000000000000000000000000000de01
-TOKEN=$MEMBER_TOKEN
+refuses_those_without_a_project_or_role() {
+    local cloud
+    for cloud in domain-admin norole; do
+        as $cloud expect_failure openstack image list
+    done
+    expect_failure "$ROCKPOOL_TEST_CLIENTS/openstack" --os-auth-type admin_token --os-endpoint "$URL/v2" --os-token wrong image list
+}
+
+start_gateway keystone
 # Not a multiple of any block size, and with a hole in it.
 head -c 9000001 /dev/urandom >"$WORK/disk"
 truncate -s 30000001 "$WORK/disk"
@@ -110,8 +253,22 @@ step "openstack uploads chunked from a pipe" uploads_chunked_from_a_pipe
 step "openstack lists what is there" lists_what_is_there
 step "openstack downloads what was uploaded" downloads_what_was_uploaded
 step "openstack changes properties and tags" changes_properties_and_tags
+step "openstack hides images" hides_images
 step "openstack does not see the private images of others" hides_private_images_from_others
+step "openstack publishes images, as admin alone" publishes_only_as_admin
+step "openstack shares an image" shares_an_image
+step "openstack deactivates an image" deactivates_an_image
+step "openstack lists stores" lists_stores
+step "openstack lists tasks" lists_tasks
+step "openstack lists import methods" lists_import_methods
+skip "openstack stages and imports an image" "import is not there yet"
+step "openstack is told that there is no cache" says_that_there_is_no_cache
+step "openstack has metadata namespaces" has_metadata_namespaces
+step "openstack has metadata objects" has_metadata_objects
+step "openstack has metadata properties" has_metadata_properties
+step "openstack has metadata resource types" has_metadata_resource_types
 step "openstack is refused to delete a protected image" refuses_to_delete_a_protected_image
 step "openstack deletes records and data" deletes_records_and_data
-step "openstack is refused with a wrong token" refuses_a_wrong_token
+step "openstack obeys the access rules of an application credential" obeys_access_rules
+step "openstack is refused without a project, a role or a token" refuses_those_without_a_project_or_role
 stop_gateway

@@ -13,7 +13,7 @@ from testtools import StreamToDict
 def tell(label, test):
     status = test["status"]
     # test.path.Class.test_name[attr,id-...], and setUpClass (test.path.Class) where all of it is skipped
-    name = f"{label} {re.sub(r'[[].*[]]', '', test['id'])}"
+    name = label + " " + re.sub(r"\[.*\]", "", test["id"])
     details = {key: content.as_text().strip() for key, content in test["details"].items()}
     if status in ("exists", "inprogress"):
         return

@@ -72,15 +72,33 @@ run_tempest() { # NAME STRICT REGEX
     }
 }
 
+# Tempest takes the first resource type that it finds: every cloud has some.
+add_a_resource_type() {
+    local token
+    token=$(OS_CLOUD='admin' openstack token issue -f value -c id)
+    curl -sf -X POST -H "X-Auth-Token: $token" -H "Content-Type: application/json" "$URL/v2/metadefs/namespaces" \
+        -d '{"namespace": "Some::Space", "resource_type_associations": [{"name": "Some::Type"}]}'
+}
+
 list_what_is_left_out() {
     local test reason
     while IFS='#' read -r test reason; do
-        [[ -z ${test// /} ]] || skip "tempest ${test%% *}" "${reason# }"
+        [[ -z ${test// /} || -z $reason ]] || skip "tempest ${test%% *}" "${reason# }"
     done <"$HERE/left_out.txt"
 }
 
+# Those that Tempest runs only where formats are not enforced, or hashes not computed.
+readonly LOOSE_TESTS='test_images\.List(User|Shared)ImagesTest|do_secure_hash_false'
+
 start_gateway keystone
 step "a Tempest workspace is made" make_workspace
+step "a resource type is there" add_a_resource_type
 list_what_is_left_out
 run_tempest tempest true "$TESTS"
+stop_gateway
+
+# Formats are not looked at yet, so there is nothing to switch off there.
+export IMAGES="do_secure_hash = false"
+start_gateway keystone
+run_tempest "tempest, loose," false "$LOOSE_TESTS"
 stop_gateway
