@@ -240,3 +240,30 @@ impl Reader<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::{any, proptest};
+
+    use super::{Written, overrides};
+
+    proptest! {
+        #[test]
+        fn any_file_is_read_or_refused_with_its_line(text in any::<String>(), yaml in "([a-b'\"\\[\\]{}:,&*!|>#%@? -]|\n|: |- |---\n){0,60}") {
+            for text in [text, yaml] {
+                if let Err(problem) = overrides(Path::new("f"), &text) {
+                    assert!(problem.starts_with("f:"), "{problem}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_rule_in_json_is_read_as_it_is_written(name in "[ -~]{1,20}", text in "[ -~é\n\t]{0,40}") {
+            let file = serde_json::json!({name.clone(): text}).to_string();
+            let read = overrides(Path::new("f"), &file).unwrap();
+            assert_eq!((&read[0].name, &read[0].written), (&name, &Written::Text(text)));
+        }
+    }
+}
