@@ -217,7 +217,7 @@ fn a_connection_lost_at_a_commit_leaves_things_done_or_undone() {
         (Step::Create, "-- image_insert"),
         (Step::Upload, "-- job_insert"),
         (Step::Upload, "-- job_progress"),
-        (Step::Upload, "-- image_location_insert"),
+        (Step::Upload, "-- location_set"),
         (Step::AbandonedUpload, "-- upload_abort"),
         (Step::Delete, "-- job_insert"),
         (Step::Delete, "-- job_state"),
