@@ -163,15 +163,17 @@ has_metadata_namespaces() {
     as demo expect_failure metadef namespace create My::Space
     metadef namespace create --display-name Mine --description "a space" --public My::Space
     # It replaces the whole namespace: what is not said has its default.
-    metadef namespace set --display-name Ours --public --protected --tag one --tag two My::Space
+    metadef namespace set --display-name Ours --public --unprotected --tag one --tag two My::Space
     expect "the namespaces" "$(as demo metadef namespace list -f value -c namespace)" My::Space
-    expect "the namespace" "$(metadef namespace show My::Space -f json | jq -r '"\(.display_name) \(.protected) \([.tags[].name] | sort | join(","))"')" \
-        "Ours true one,two"
+    expect "the namespace" "$(metadef namespace show My::Space -f json | jq -r '"\(.display_name) \([.tags[].name] | sort | join(","))"')" \
+        "Ours one,two"
     metadef namespace unset --tag one My::Space
     expect "the other tag" "$(metadef namespace show My::Space -f json | jq -r '[.tags[].name] | join(",")')" two
     metadef namespace unset --all-tags My::Space
+    metadef namespace set --public --protected My::Space
+    expect "the namespace is protected" "$(metadef namespace show My::Space -f json | jq -r .protected)" true
     expect_failure metadef namespace delete My::Space
-    metadef namespace set --unprotected My::Space
+    metadef namespace set --public --unprotected My::Space
 }
 
 has_metadata_objects() {
