@@ -205,8 +205,8 @@ def walk(gateway, count):
 def seed(run, count):
     """Images with three properties, two tags and a location each, as if they had been uploaded."""
     sql(run, f"""
-        INSERT INTO image_ids SELECT gen_random_uuid() FROM generate_series(1, {count});
-        CREATE TEMPORARY TABLE seeded AS SELECT id, row_number() OVER () AS n FROM image_ids WHERE id NOT IN (SELECT id FROM images);
+        CREATE TEMPORARY TABLE seeded AS SELECT gen_random_uuid() AS id, n FROM generate_series(1, {count}) n;
+        INSERT INTO image_ids SELECT id FROM seeded;
         INSERT INTO images (id, status, name, visibility, owner, protected, hidden, container_format, disk_format, min_disk_gib, min_ram_mib,
             size_bytes, virtual_size_bytes, checksum, os_hash_algo, os_hash_value, created_at, updated_at)
           SELECT id, 'active', 'bench-' || n, 'shared', 'p-bench', false, false, 'bare', 'raw', 0, 0, 1073741824, 1073741824, md5(n::text), 'sha512',
@@ -216,13 +216,13 @@ def seed(run, count):
         INSERT INTO image_tags (image_id, value) SELECT id, 'bench' FROM seeded UNION ALL SELECT id, 'rare-' || n % 1000 FROM seeded;
         INSERT INTO image_locations (image_id, store, url) SELECT id, 'ceph', 'rbd://fsid/images/' || id || '/snap' FROM seeded""")
     # Postgres does this by itself within a minute.
-    sql(run, "VACUUM ANALYZE")
+    sql(run, "VACUUM ANALYZE images, image_properties, image_tags, image_locations")
 
 
 def unseed(run):
     """Removes them again."""
     sql(run, "DELETE FROM images WHERE name LIKE 'bench-%'")
-    sql(run, "VACUUM ANALYZE")
+    sql(run, "VACUUM ANALYZE images, image_properties, image_tags, image_locations")
 
 
 def sql(run, text):
