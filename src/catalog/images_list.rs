@@ -177,7 +177,7 @@ fn filters(query: &ImageQuery, params: &mut Params) -> String {
             Filter::Property(name, value) => {
                 let (name, value) = (params.bind(name.clone(), "name"), params.bind(value.clone(), "value"));
                 format!(
-                    "EXISTS (SELECT FROM image_properties p WHERE p.image_id = i.id AND p.name = {name} AND p.value = {value})"
+                    "EXISTS (SELECT FROM image_properties p WHERE p.image_id = i.id AND p.name = {name} AND md5(p.value) = md5({value}) AND p.value = {value})"
                 )
             }
         };
