@@ -2,6 +2,18 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
+/// A piece of an image's bytes, one after the other: the one currency of what moves them. A run of zeros costs nothing
+/// to pass on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// Bytes.
+    Data(Bytes),
+    /// So many zeros.
+    Zero(u64),
+}
+
 /// Hash algorithms that `os_hash_algo` may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashAlgorithm {

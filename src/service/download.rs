@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+use super::zeros::{ZEROS_BYTES, zeros};
 use super::{Error, Services};
 use crate::domain::image::Image;
 use crate::domain::range::{self, Requested};
@@ -28,9 +29,7 @@ const READ_BYTES: u64 = 2 * 1024 * 1024;
 const READS_AHEAD: usize = 7;
 /// Bytes handed to the connection at once: the idle timeout runs from one such frame to the next, so this is
 /// what a slow client must manage to take in that time.
-const FRAME_BYTES: usize = 1024 * 1024;
-
-static ZEROS: [u8; FRAME_BYTES] = [0; FRAME_BYTES];
+const FRAME_BYTES: usize = ZEROS_BYTES;
 
 /// The answer to a request for data.
 pub enum Fetched {
@@ -233,7 +232,7 @@ impl Reading {
             }
             let Some(next) = ahead.pop_front() else { return Ok(()) };
             let pieces = match next {
-                Ahead::Hole(length) => zeros(length),
+                Ahead::Hole(length) => Box::new(zeros(length)),
                 Ahead::Data(mut read) => {
                     let bytes = (&mut read.0).await.map_err(|panic| store::Error::Other(panic.to_string()))??;
                     frames(bytes)
@@ -284,14 +283,6 @@ impl Reading {
 }
 
 type Frames = Box<dyn Iterator<Item = Bytes> + Send>;
-
-/// Frames that make up `length` zeros.
-pub(super) fn zeros(length: u64) -> Frames {
-    let full = length / FRAME_BYTES as u64;
-    let rest = usize::try_from(length % FRAME_BYTES as u64).unwrap_or(0);
-    let last = (rest > 0).then(|| Bytes::from_static(&ZEROS[..rest]));
-    Box::new((0..full).map(|_| Bytes::from_static(&ZEROS)).chain(last))
-}
 
 /// Frames that make up `bytes`.
 fn frames(mut bytes: Bytes) -> Frames {

@@ -1,4 +1,4 @@
-//! The data pump: from a stream of bytes into a blob, with digests on the way. There is no other.
+//! The data pump: from a stream of extents into a blob, with digests on the way. There is no other.
 //!
 //! ```text
 //!   stream ──> blocks of the object size ──┬──> zeros dropped ──> writes in flight ──> store
@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::digest::{self, Digest};
 use super::quota::Allowance;
-use super::zeros::{data_ranges, slice};
-use crate::domain::content::HashAlgorithm;
+use super::zeros::{data_ranges, slice, zero_piece};
+use crate::domain::content::{Extent, HashAlgorithm};
 use crate::store::{self, BlobWriter};
 
 /// Pieces shorter than this are copied together: a client that sends single bytes must not cost a
@@ -44,6 +44,18 @@ pub enum BodyError {
 
 /// Bytes on their way in.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+
+/// What the pump moves: in order, from the first byte to the last.
+pub(super) type Extents = Pin<Box<dyn Stream<Item = Result<Extent, Error>> + Send>>;
+
+/// What a client sends, for the pump.
+pub(super) fn received(body: ByteStream) -> Extents {
+    Box::pin(body.map(|frame| match frame {
+        Ok(bytes) => Ok(Extent::Data(bytes)),
+        Err(BodyError::Broken(why)) => Err(Error::ClientGone(why)),
+        Err(stalled @ BodyError::Stalled(_)) => Err(Error::TooSlow(format!("The upload was given up: {stalled}."))),
+    }))
+}
 
 /// One object's worth of the stream.
 pub(super) struct Block {
@@ -93,7 +105,7 @@ pub(super) struct Pumped {
 /// # Errors
 /// What ended the stream, exceeded the plan or the allowance, or failed in the store; [`Error::Conflict`] when `stop` rings.
 pub(super) async fn pump(
-    body: ByteStream,
+    body: Extents,
     writer: &mut dyn BlobWriter,
     plan: &Plan,
     allowance: Option<Allowance>,
@@ -108,7 +120,7 @@ pub(super) async fn pump(
 }
 
 async fn run(
-    mut body: ByteStream,
+    mut body: Extents,
     writer: &mut dyn BlobWriter,
     plan: &Plan,
     allowance: Option<Allowance>,
@@ -117,7 +129,7 @@ async fn run(
     let hash = plan.algorithm.map(|algorithm| Digest::start(digest::function(algorithm)));
     let permits = Arc::new(Semaphore::new(plan.blocks_in_flight));
     let mut writes: JoinSet<Result<(), store::Error>> = JoinSet::new();
-    let mut gather = Gather { block_bytes: writer.block_bytes(), rest: Bytes::new(), allowance };
+    let mut gather = Gather { block_bytes: writer.block_bytes(), rest: Extent::Zero(0), allowance };
     let mut offset: u64 = 0;
     loop {
         // 1. Memory for one more block, as soon as an earlier one is done with.
@@ -188,7 +200,7 @@ fn check_end(plan: &Plan, size_bytes: u64) -> Result<(), Error> {
 struct Gather {
     block_bytes: usize,
     /// What came with the last block and belongs to the next.
-    rest: Bytes,
+    rest: Extent,
     /// Room that the owner of the bytes pays for as they come.
     allowance: Option<Allowance>,
 }
@@ -196,25 +208,32 @@ struct Gather {
 impl Gather {
     /// The pieces of the next block; short or empty at the end of the stream only. `offset` is where the
     /// block begins.
-    async fn next(&mut self, body: &mut ByteStream, plan: &Plan, offset: u64) -> Result<Vec<Bytes>, Error> {
+    async fn next(&mut self, body: &mut Extents, plan: &Plan, offset: u64) -> Result<Vec<Bytes>, Error> {
         let mut pieces = Vec::new();
         let mut small = BytesMut::new();
         let mut length = 0;
         while length < self.block_bytes {
-            let mut piece = std::mem::take(&mut self.rest);
-            if piece.is_empty() {
-                match body.next().await {
+            let room = self.block_bytes - length;
+            let piece = match std::mem::replace(&mut self.rest, Extent::Zero(0)) {
+                Extent::Zero(0) => match body.next().await {
                     None => break,
-                    Some(Ok(frame)) => piece = frame,
-                    Some(Err(BodyError::Broken(why))) => return Err(Error::ClientGone(why)),
-                    Some(Err(stalled @ BodyError::Stalled(_))) => {
-                        return Err(Error::TooSlow(format!("The upload was given up: {stalled}.")));
+                    Some(extent) => {
+                        self.rest = extent?;
+                        continue;
                     }
+                },
+                Extent::Zero(run) => {
+                    let piece = zero_piece(run.min(room as u64));
+                    self.rest = Extent::Zero(run - piece.len() as u64);
+                    piece
                 }
-            }
-            if piece.len() > self.block_bytes - length {
-                self.rest = piece.split_off(self.block_bytes - length);
-            }
+                Extent::Data(mut piece) => {
+                    if piece.len() > room {
+                        self.rest = Extent::Data(piece.split_off(room));
+                    }
+                    piece
+                }
+            };
             length += piece.len();
             check_room(plan, offset + length as u64)?;
             if let Some(allowance) = &mut self.allowance {

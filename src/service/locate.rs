@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::digest::{self, Digest};
-use super::download::zeros;
 use super::ingest::Block;
 use super::lease::Held;
+use super::zeros::zeros;
 use super::{Error, Services};
 use crate::catalog::Job;
 use crate::domain::content::{Content, HashAlgorithm};

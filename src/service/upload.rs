@@ -19,7 +19,7 @@ use serde_json::{Map, json};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::ingest::{ByteStream, Plan, Pumped, pump};
+use super::ingest::{ByteStream, Plan, Pumped, pump, received};
 use super::lease::Held;
 use super::quota::{Account, Allowance};
 use super::transfer::Transfer;
@@ -198,7 +198,7 @@ impl Services {
             cap_bytes: self.settings.image_size_cap_bytes,
         };
         let mut writer = store.create(attempt, upload.declared_bytes).await?;
-        let pumped = match pump(upload.body, writer.as_mut(), &plan, allowance, held.lost()).await {
+        let pumped = match pump(received(upload.body), writer.as_mut(), &plan, allowance, held.lost()).await {
             Ok(pumped) => pumped,
             Err(failure) => {
                 writer.abandon().await;

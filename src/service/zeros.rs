@@ -1,4 +1,4 @@
-//! Finding the zeros in a block, so that they are never written.
+//! Zeros: found in a block, so that they are never written, and made from nothing where they are read.
 
 use std::ops::Range;
 
@@ -11,6 +11,27 @@ const HOLE_MIN_BYTES: usize = 32 * 1024;
 
 /// Bytes compared at a time; a size for which the compiler uses vector instructions.
 const STRIDE_BYTES: usize = 128;
+
+/// Most zeros that come in one piece.
+pub(super) const ZEROS_BYTES: usize = 1024 * 1024;
+
+static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
+
+/// `length` zeros or [`ZEROS_BYTES`], whichever is less. They take no memory.
+pub(super) fn zero_piece(length: u64) -> Bytes {
+    let length = usize::try_from(length).unwrap_or(ZEROS_BYTES).min(ZEROS_BYTES);
+    Bytes::from_static(&ZEROS[..length])
+}
+
+/// Pieces that make up `length` zeros.
+pub(super) fn zeros(length: u64) -> impl Iterator<Item = Bytes> + Send {
+    let mut left = length;
+    std::iter::from_fn(move || {
+        let piece = zero_piece(left);
+        left -= piece.len() as u64;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
 
 fn is_zero(bytes: &[u8]) -> bool {
     let strides = bytes.chunks_exact(STRIDE_BYTES);
@@ -25,6 +46,10 @@ pub(super) fn data_ranges(pieces: &[Bytes]) -> Vec<Range<usize>> {
     let mut has_data = vec![false; length.div_ceil(GRANULE_BYTES)];
     let mut offset = 0;
     for piece in pieces {
+        if ZEROS.as_ptr_range().contains(&piece.as_ptr()) {
+            offset += piece.len();
+            continue;
+        }
         let mut rest: &[u8] = piece;
         while !rest.is_empty() {
             let granule = offset / GRANULE_BYTES;
@@ -66,7 +91,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::{Just, Strategy as _, any, prop, prop_oneof, proptest};
 
-    use super::{GRANULE_BYTES, HOLE_MIN_BYTES, data_ranges, slice};
+    use super::{GRANULE_BYTES, HOLE_MIN_BYTES, ZEROS_BYTES, data_ranges, slice, zero_piece, zeros};
 
     #[test]
     fn a_single_byte_makes_one_granule() {
@@ -76,6 +101,16 @@ mod tests {
         assert!(data_ranges(&[Bytes::from(block)]).iter().eq([&(start..start + GRANULE_BYTES)]));
         assert!(data_ranges(&[Bytes::from(vec![0; 1 << 20])]).is_empty());
         assert!(data_ranges(&[]).is_empty());
+    }
+
+    #[test]
+    fn zeros_made_from_nothing_are_zeros_and_never_written() {
+        let length = 2 * ZEROS_BYTES as u64 + 5;
+        assert_eq!(zeros(length).map(|piece| piece.len() as u64).sum::<u64>(), length);
+        assert!(zeros(length).all(|piece| piece.iter().all(|byte| *byte == 0)));
+        let block = [Bytes::from_static(&[1; GRANULE_BYTES]), zero_piece(50_000), Bytes::from_static(&[1; 9])];
+        let last = (GRANULE_BYTES + 50_000) / GRANULE_BYTES * GRANULE_BYTES;
+        assert_eq!(data_ranges(&block), [0..GRANULE_BYTES, last..GRANULE_BYTES + 50_009]);
     }
 
     proptest! {
