@@ -21,7 +21,7 @@ use crate::identity::limits::{Limits, Source};
 use crate::identity::local::Local;
 use crate::identity::protection::{Protections, RuleFormat};
 use crate::identity::{Identity, Mode, Policy, keystone, policy};
-use crate::{api, catalog, identity, service, store};
+use crate::{api, catalog, fetch, identity, service, store};
 
 /// Environment variables that override secrets, and what they override: a section and an option.
 const ENVIRONMENT: [(&str, &str, &str); 4] = [
@@ -220,6 +220,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// `[tasks]`
     pub tasks: Tasks,
+    /// `[fetch]`, as rules.
+    pub fetch: Arc<fetch::Rules>,
     /// `[cors]`
     pub cors: api::cors::Config,
     /// `[identity]`
@@ -268,6 +270,7 @@ impl Config {
         let images: Option<Images> = section(&mut document, "images", true, &mut problems);
         let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
         let tasks: Option<Tasks> = section(&mut document, "tasks", true, &mut problems);
+        let fetch: Option<fetch::Config> = section(&mut document, "fetch", true, &mut problems);
         let cors: Option<api::cors::Config> = section(&mut document, "cors", true, &mut problems);
         let identity = identity(&mut document, &mut problems);
         let limits: Option<identity::limits::Config> = section(&mut document, "limits", true, &mut problems);
@@ -275,7 +278,7 @@ impl Config {
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, tasks, cors, identity, limits, policy"
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, tasks, fetch, cors, identity, limits, policy"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -304,6 +307,7 @@ impl Config {
         if let Some(tasks) = &tasks {
             problems.extend(at_least_one("tasks", &[("time_to_live_h", tasks.time_to_live_h.into())]));
         }
+        let fetch = fetch.and_then(|config| fetch::Rules::new(&config).map_err(|found| problems.extend(found)).ok());
         if let Some(cors) = &cors {
             problems.extend(cors.problems());
         }
@@ -328,7 +332,7 @@ impl Config {
                 }
             }
         }
-        match (server, log, catalog, images, jobs, tasks, cors, identity, limits, policy, default_store) {
+        match (server, log, catalog, images, jobs, tasks, fetch, cors, identity, limits, policy, default_store) {
             (
                 Some(server),
                 Some(log),
@@ -336,6 +340,7 @@ impl Config {
                 Some(images),
                 Some(jobs),
                 Some(tasks),
+                Some(fetch),
                 Some(cors),
                 Some(identity),
                 Some(limits),
@@ -349,6 +354,7 @@ impl Config {
                 images,
                 jobs,
                 tasks,
+                fetch: Arc::new(fetch),
                 cors,
                 identity,
                 limits,
@@ -622,7 +628,7 @@ mod tests {
     use toml::{Table, Value};
 
     use super::{Config, Images, Jobs, Log, Server, Tasks};
-    use crate::{api, catalog, identity, store};
+    use crate::{api, catalog, fetch, identity, store};
 
     const EXAMPLE: &str = include_str!("../rockpool.example.toml");
 
@@ -668,6 +674,7 @@ mod tests {
         assert_eq!(keys(&["images"]), fields::<Images>());
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());
         assert_eq!(keys(&["tasks"]), fields::<Tasks>());
+        assert_eq!(keys(&["fetch"]), fields::<fetch::Config>());
         assert_eq!(keys(&["cors"]), fields::<api::cors::Config>());
         let mut sections = fields::<identity::Config>();
         sections.insert("keystone".into());

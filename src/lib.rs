@@ -5,8 +5,8 @@
 //! ```text
 //! domain   <- nothing
 //! secret, tls <- nothing
-//! catalog, store, identity <- domain, secret, tls
-//! service  <- domain, catalog, store, identity
+//! catalog, store, identity, fetch <- domain, secret, tls
+//! service  <- domain, catalog, store, identity, fetch
 //! worker   <- service
 //! api      <- domain, identity, service
 //! config   <- the Config structs of the layers
@@ -19,6 +19,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod fetch;
 pub mod identity;
 pub mod secret;
 pub mod service;

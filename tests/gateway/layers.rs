@@ -5,18 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each layer may use, besides itself.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("secret", &[]),
     ("tls", &[]),
     ("catalog", &["domain", "tls"]),
     ("store", &["domain"]),
     ("identity", &["domain", "secret", "tls"]),
-    ("service", &["domain", "catalog", "store", "identity"]),
+    ("fetch", &["domain", "secret", "tls"]),
+    ("service", &["domain", "catalog", "store", "identity", "fetch"]),
     ("worker", &["service"]),
     ("api", &["domain", "identity", "service"]),
-    ("config", &["domain", "catalog", "store", "identity", "service", "api"]),
-    ("cli", &["domain", "catalog", "store", "identity", "service", "worker", "api", "config"]),
+    ("config", &["domain", "catalog", "store", "identity", "fetch", "service", "api"]),
+    ("cli", &["domain", "catalog", "store", "identity", "fetch", "service", "worker", "api", "config"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
