@@ -4,9 +4,10 @@
 //!
 //! ```text
 //! domain   <- nothing
+//! format   <- domain
 //! secret, tls <- nothing
 //! catalog, store, identity, fetch <- domain, secret, tls
-//! service  <- domain, catalog, store, identity, fetch
+//! service  <- domain, format, catalog, store, identity, fetch
 //! worker   <- service
 //! api      <- domain, identity, service
 //! config   <- the Config structs of the layers
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod fetch;
+pub mod format;
 pub mod identity;
 pub mod secret;
 pub mod service;

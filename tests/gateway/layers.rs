@@ -5,15 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each layer may use, besides itself.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
+    ("format", &["domain"]),
     ("secret", &[]),
     ("tls", &[]),
     ("catalog", &["domain", "tls"]),
     ("store", &["domain"]),
     ("identity", &["domain", "secret", "tls"]),
     ("fetch", &["domain", "secret", "tls"]),
-    ("service", &["domain", "catalog", "store", "identity", "fetch"]),
+    ("service", &["domain", "format", "catalog", "store", "identity", "fetch"]),
     ("worker", &["service"]),
     ("api", &["domain", "identity", "service"]),
     ("config", &["domain", "catalog", "store", "identity", "fetch", "service", "api"]),
