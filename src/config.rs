@@ -21,6 +21,7 @@ use crate::identity::limits::{Limits, Source};
 use crate::identity::local::Local;
 use crate::identity::protection::{Protections, RuleFormat};
 use crate::identity::{Identity, Mode, Policy, keystone, policy};
+use crate::store::{Common, Kind, Specific};
 use crate::{api, catalog, fetch, identity, service, store};
 
 /// Environment variables that override secrets, and what they override: a section and an option.
@@ -213,7 +214,7 @@ pub struct Config {
     /// `[catalog]`
     pub catalog: catalog::Config,
     /// `[stores.NAME]`
-    pub stores: BTreeMap<String, store::rbd::Config>,
+    pub stores: BTreeMap<String, store::Config>,
     /// `[images]`
     pub images: Images,
     /// `[jobs]`
@@ -284,9 +285,7 @@ impl Config {
         if let Some(catalog) = &catalog {
             problems.extend(catalog.problems());
         }
-        for (name, store) in &stores {
-            problems.extend(store.problems(name));
-        }
+        problems.extend(stores.values().flat_map(store::Config::problems));
         if limits.as_ref().is_some_and(|limits| limits.source == Source::Keystone)
             && identity.as_ref().is_some_and(|identity| matches!(**identity, Identity::Local(_)))
         {
@@ -414,7 +413,7 @@ impl Config {
             trusted_proxies: server.trusted_proxies.iter().filter_map(|text| network(text)).collect(),
             show_image_direct_url: self.images.show_image_direct_url,
             show_multiple_locations: self.images.show_multiple_locations,
-            store_weights: self.stores.iter().map(|(name, store)| (name.clone(), store.weight)).collect(),
+            store_weights: self.stores.iter().map(|(name, store)| (name.clone(), store.common.weight)).collect(),
             formats: self.formats(),
             body_idle_timeout: Duration::from_secs(server.body_idle_timeout_s),
             header_timeout: Duration::from_secs(server.header_timeout_s),
@@ -475,7 +474,7 @@ fn read<T: DeserializeOwned>(mut table: Table, name: &str, problems: &mut Vec<St
     }
 }
 
-fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, store::rbd::Config> {
+fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, store::Config> {
     let mut stores = BTreeMap::new();
     match document.remove("stores") {
         Some(Value::Table(tables)) => {
@@ -486,7 +485,7 @@ fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, 
                         problems.push(format!("stores.\"{name}\": a store's name has no comma and no blank, and does not begin with os_glance"));
                     }
                     Value::Table(table) => {
-                        if let Some(store) = read(table, &format!("stores.{name}"), problems) {
+                        if let Some(store) = store(&name, table, problems) {
                             stores.insert(name, store);
                         }
                     }
@@ -498,6 +497,17 @@ fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, 
         None => problems.push("there is no store: add a section [stores.NAME]".into()),
     }
     stores
+}
+
+/// One store: what every one has, then what its kind needs.
+fn store(name: &str, mut table: Table, problems: &mut Vec<String>) -> Option<store::Config> {
+    let section = format!("stores.{name}");
+    let common = Common::OPTIONS.into_iter().filter_map(|key| table.remove_entry(key)).collect();
+    let common = Common { name: name.to_owned(), ..read(common, &section, problems)? };
+    let specific = match common.kind {
+        Kind::Rbd => Specific::Rbd(read(table, &section, problems)?),
+    };
+    Some(store::Config { common, specific })
 }
 
 fn identity(document: &mut Table, problems: &mut Vec<String>) -> Option<Arc<Identity>> {
@@ -528,11 +538,11 @@ fn policy(document: &mut Table, problems: &mut Vec<String>) -> Option<Arc<Policy
 
 fn choose_default_store(
     images: &Images,
-    stores: &BTreeMap<String, store::rbd::Config>,
+    stores: &BTreeMap<String, store::Config>,
     problems: &mut Vec<String>,
 ) -> Option<String> {
-    match &images.default_store {
-        Some(name) if stores.contains_key(name) => Some(name.clone()),
+    let chosen = match &images.default_store {
+        Some(name) if stores.contains_key(name) => Some(name),
         Some(name) => {
             problems.push(format!("images.default_store: there is no section [stores.{name}]"));
             None
@@ -541,8 +551,14 @@ fn choose_default_store(
             problems.push("images.default_store must name one of the stores when there are several".into());
             None
         }
-        None => stores.keys().next().cloned(),
+        None => stores.keys().next(),
+    };
+    if let Some(name) = chosen
+        && stores.get(name).is_some_and(|store| store.common.read_only)
+    {
+        problems.push(format!("the default store takes uploads: stores.{name}.read_only cannot be true"));
     }
+    chosen.cloned()
 }
 
 fn read_custom_properties(path: &Path) -> Result<CustomProperties, Vec<String>> {
@@ -670,7 +686,9 @@ mod tests {
         assert_eq!(keys(&["server"]), fields::<Server>());
         assert_eq!(keys(&["log"]), fields::<Log>());
         assert_eq!(keys(&["catalog"]), fields::<catalog::Config>());
-        assert_eq!(keys(&["stores", "ceph"]), fields::<store::rbd::Config>());
+        let common = fields::<store::Common>();
+        assert_eq!(common, store::Common::OPTIONS.map(str::to_owned).into());
+        assert_eq!(keys(&["stores", "ceph"]), &common | &fields::<store::rbd::Config>());
         assert_eq!(keys(&["images"]), fields::<Images>());
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());
         assert_eq!(keys(&["tasks"]), fields::<Tasks>());

@@ -55,8 +55,8 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: Postgres and every store answer, and the daemon is not about to stop. `?verbose` tells
-/// the state of each, and of Keystone.
+/// `GET /readyz`: Postgres and a store answer, and the daemon is not about to stop. `?verbose` tells
+/// the state of every one, and of Keystone.
 pub(super) async fn readyz(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let health = state.services.health().await;
     let draining = state.draining.is_cancelled();

@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,6 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Log, LogFormat};
 use crate::identity::{Identity, Policy};
 use crate::service::Services;
-use crate::store::rbd::RbdStore;
 use crate::store::{self, Store, Stores};
 use crate::worker;
 
@@ -137,13 +137,15 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     if !applied.is_empty() {
         tracing::info!(?applied, "the schema was brought up to date");
     }
-    // 2. The stores: reachable, and with the rights that uploads need.
-    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-    for (name, store_config) in &config.stores {
-        let store = RbdStore::new(name, store_config);
-        store.check_at_start().await?;
-        stores.push(Arc::new(store));
+    // 2. The stores: reachable, and with the rights that uploads need. One that is not does not keep the others from
+    //    being served.
+    let stores: Vec<Arc<dyn Store>> = config.stores.values().map(store::Config::build).collect();
+    let checked = join_all(stores.iter().map(|store| store.check())).await;
+    let problems: Vec<String> = checked.into_iter().filter_map(Result::err).collect();
+    if problems.len() == stores.len() {
+        return Err(problems.join("; "));
     }
+    problems.iter().for_each(|problem| tracing::error!("{problem}; the other stores are served"));
     // 3. The address.
     let listen = config.server.listen;
     let listener =

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::zeros::{ZEROS_BYTES, zeros};
 use super::{Error, Services};
-use crate::domain::image::Image;
+use crate::domain::image::{Image, Location};
 use crate::domain::range::{self, Requested};
 use crate::domain::status::Status;
 use crate::identity::Caller;
@@ -91,7 +91,7 @@ impl Services {
     /// stores are tried first.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when no copy can be opened.
+    /// [`Error::Unavailable`] when no copy can be read.
     pub async fn download(&self, image: &Image, preferred: &[String], range: Option<&str>) -> Result<Fetched, Error> {
         // 1. Is there anything that has been found good?
         let complete = matches!(image.status, Status::Active | Status::Deactivated) && !image.locations.is_empty();
@@ -109,12 +109,10 @@ impl Services {
             Requested::Unsatisfiable => return Ok(Fetched::OutOfRange(size)),
         };
         let transfer = self.transfers.begin()?;
-        // 3. The first copy that can be opened.
-        let reader = self.open(image, preferred, size).await?;
-        let data = if start < end { reader.data(start, end).await? } else { Vec::new() };
+        // 3. The first copy whose first bytes can be read.
+        let reading = self.first_readable(image, preferred, (start, end)).await?;
         // 4. Reads ahead of the client, as long as it keeps taking.
         let (sender, receiver) = mpsc::channel(1);
-        let reading = Reading { reader, data: data.into(), at: start, end, buffers: Buffers::default() };
         let idle = self.settings.client_idle_timeout;
         let id = image.id;
         let produce = async move {
@@ -131,30 +129,50 @@ impl Services {
         Ok(Fetched::Data(Download { start, end, partial, bytes }))
     }
 
-    async fn open(&self, image: &Image, preferred: &[String], size: u64) -> Result<Arc<dyn BlobReader>, Error> {
+    /// Reads the first bytes of a range from one copy after the other, until it succeeds.
+    async fn first_readable(&self, image: &Image, preferred: &[String], range: (u64, u64)) -> Result<Reading, Error> {
         let mut last = Error::Internal(format!("image {} has no location", image.id));
-        for location in self.stores.in_order(&image.locations, preferred) {
-            let opened = match self.stores.get(Some(&location.store)) {
-                Ok(store) => store.open(&location.url).await,
-                Err(e) => Err(e),
+        let size_bytes = image.content.as_ref().map_or(0, |content| content.size_bytes);
+        let copies = self.stores.in_order(&image.locations, preferred);
+        let count = copies.len();
+        for location in copies {
+            let failure = match self.begin_reading(location, size_bytes, range).await {
+                Ok(reading) => return Ok(reading),
+                Err(failure) => failure,
             };
-            match opened {
-                Ok(reader) if reader.size_bytes() == size => return Ok(reader),
-                Ok(reader) => {
-                    last = Error::Internal(format!(
-                        "{} holds {} bytes, the catalog says {size}",
-                        location.url,
-                        reader.size_bytes()
-                    ))
-                }
-                // Deleted between the look into the catalog and now, or lost.
-                Err(store::Error::NotFound(why)) => {
-                    last = Error::Gone(format!("The data of image {} is gone: {why}.", image.id))
-                }
-                Err(e) => last = e.into(),
+            if count > 1 {
+                tracing::warn!(image = %image.id, store = location.store, error = %failure, "a copy could not be read");
             }
+            last = match failure {
+                // Deleted between the look into the catalog and now, or lost.
+                store::Error::NotFound(why) => Error::Gone(format!("The data of image {} is gone: {why}.", image.id)),
+                other => other.into(),
+            };
         }
         Err(last)
+    }
+
+    async fn begin_reading(
+        &self,
+        location: &Location,
+        size_bytes: u64,
+        (start, end): (u64, u64),
+    ) -> Result<Reading, store::Error> {
+        let reader = self.stores.get(Some(&location.store))?.open(&location.url).await?;
+        if reader.size_bytes() != size_bytes {
+            let found = reader.size_bytes();
+            let why = format!("{} holds {found} bytes, the catalog says {size_bytes}", location.url);
+            return Err(store::Error::Other(why));
+        }
+        let data = if start < end { reader.data(start, end).await? } else { Vec::new() };
+        let buffers = Buffers::default();
+        let mut reading = Reading { reader, data: data.into(), ahead: VecDeque::new(), at: start, end, buffers };
+        reading.read_ahead();
+        if let Some(Ahead::Data(read)) = reading.ahead.front_mut() {
+            let first = read.bytes().await?;
+            reading.ahead[0] = Ahead::Read(first);
+        }
+        Ok(reading)
     }
 }
 
@@ -193,10 +211,18 @@ impl Drop for Filled {
 enum Ahead {
     Hole(u64),
     Data(AbortOnDrop<Result<Bytes, store::Error>>),
+    /// Data that is there already.
+    Read(Bytes),
 }
 
 /// A read that nobody waits for any more need not be finished.
 struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl AbortOnDrop<Result<Bytes, store::Error>> {
+    async fn bytes(&mut self) -> Result<Bytes, store::Error> {
+        (&mut self.0).await.map_err(|panic| store::Error::Other(panic.to_string()))?
+    }
+}
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
@@ -209,6 +235,8 @@ struct Reading {
     reader: Arc<dyn BlobReader>,
     /// Runs of data not yet read, in order.
     data: VecDeque<(u64, u64)>,
+    /// Pieces that are being read, in order.
+    ahead: VecDeque<Ahead>,
     /// Where the next piece begins.
     at: u64,
     end: u64,
@@ -222,21 +250,13 @@ impl Reading {
         idle: std::time::Duration,
     ) -> Result<(), store::Error> {
         let stalled = || store::Error::Other(format!("the client took no data for {} s", idle.as_secs()));
-        let mut ahead = VecDeque::new();
         loop {
-            // One more than the reads that go on while the first one's bytes are sent.
-            while ahead.len() <= READS_AHEAD
-                && let Some(next) = self.next()
-            {
-                ahead.push_back(next);
-            }
-            let Some(next) = ahead.pop_front() else { return Ok(()) };
+            self.read_ahead();
+            let Some(next) = self.ahead.pop_front() else { return Ok(()) };
             let pieces = match next {
                 Ahead::Hole(length) => Box::new(zeros(length)),
-                Ahead::Data(mut read) => {
-                    let bytes = (&mut read.0).await.map_err(|panic| store::Error::Other(panic.to_string()))??;
-                    frames(bytes)
-                }
+                Ahead::Data(mut read) => frames(read.bytes().await?),
+                Ahead::Read(bytes) => frames(bytes),
             };
             for piece in pieces {
                 match tokio::time::timeout(idle, sender.send(Ok(piece))).await {
@@ -246,6 +266,16 @@ impl Reading {
                     Err(_) => return Err(stalled()),
                 }
             }
+        }
+    }
+
+    /// Keeps reads under way.
+    fn read_ahead(&mut self) {
+        // One more than the reads that go on while the first one's bytes are sent.
+        while self.ahead.len() <= READS_AHEAD
+            && let Some(next) = self.next()
+        {
+            self.ahead.push_back(next);
         }
     }
 

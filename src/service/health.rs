@@ -41,14 +41,16 @@ impl Health {
 }
 
 impl Services {
-    /// Asks Postgres, every store and Keystone for one small answer, all at the same time.
+    /// Asks Postgres, every store and Keystone for one small answer, all at the same time. As long as one store
+    /// answers, the others are not required: what a store has lost, all gateways have lost, and if they all went away
+    /// with it the images in the other stores could not be served.
     pub async fn health(&self) -> Health {
         let postgres = check("postgres".into(), true, async {
             let latency = self.catalog.ping().await.map_err(|e| e.to_string())?;
             Ok((latency, None))
         });
         let stores = join_all(self.stores.iter().map(|store| {
-            check(format!("store/{}", store.name()), true, async {
+            check(format!("store/{}", store.name()), false, async {
                 let probe = store.probe().await.map_err(|e| e.to_string())?;
                 Ok((probe.latency, probe.used_bytes.zip(probe.available_bytes)))
             })
@@ -67,7 +69,9 @@ impl Services {
                 ),
             }
         };
-        let (postgres, stores, keystone) = tokio::join!(postgres, stores, keystone);
+        let (postgres, mut stores, keystone) = tokio::join!(postgres, stores, keystone);
+        let none = stores.iter().all(|check| check.problem.is_some());
+        stores.iter_mut().for_each(|check| check.required = none);
         Health { checks: std::iter::once(postgres).chain(stores).chain(keystone).collect() }
     }
 }

@@ -169,6 +169,18 @@ impl Services {
         }
     }
 
+    /// The store that data is to go to; `None` names the default one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unknown one, [`Error::Gone`] for one that takes no data, as the reference has it.
+    fn target(&self, name: Option<&str>) -> Result<&Arc<dyn Store>, Error> {
+        let store = self.stores.get(name).map_err(|e| Error::Invalid(format!("{e} does not exist")))?;
+        if store.is_read_only() {
+            return Err(Error::Gone(format!("Store {} is read-only: it takes no data.", store.name())));
+        }
+        Ok(store)
+    }
+
     /// The store of a location.
     fn store_of(&self, location: &Location) -> Result<&Arc<dyn Store>, Error> {
         self.stores.get(Some(&location.store)).map_err(|_| {

@@ -115,7 +115,11 @@ impl Services {
             let keys = description(&image, content, job.lease.job);
             // What is not ours is left as it is.
             for location in image.locations.iter().filter(|location| location.owned) {
-                match self.stores.get(Some(&location.store))?.describe(&location.url, &keys).await {
+                let store = self.stores.get(Some(&location.store))?;
+                if store.is_read_only() {
+                    continue;
+                }
+                match store.describe(&location.url, &keys).await {
                     // Deleted meanwhile, or data that is gone for other reasons: not ours to mend here.
                     Ok(()) | Err(store::Error::NotFound(_)) => {}
                     Err(error) => return Err(error.into()),

@@ -80,7 +80,14 @@ impl Services {
         if !location.owned || !self.catalog.other_holders(image.id, &location.url).await?.is_empty() {
             return Ok(());
         }
-        match self.store_of(location)?.users(&location.url).await? {
+        let store = self.store_of(location)?;
+        if store.is_read_only() {
+            return Err(Error::Forbidden(format!(
+                "The data of image {} could not be deleted: it lies in store {}, which is read-only.",
+                image.id, location.store
+            )));
+        }
+        match store.users(&location.url).await? {
             Some(by) => Err(Error::Conflict(format!(
                 "The data of image {} could not be deleted because it is in use: {by}.",
                 image.id

@@ -73,9 +73,7 @@ impl Services {
     pub async fn upload(self: &Arc<Self>, caller: &Caller, id: &str, upload: Upload) -> Result<(), Error> {
         // 1. May the caller, and is the image waiting for data?
         let image = self.permitted(Action::UploadImage, caller, id).await?;
-        let store = Arc::clone(
-            self.stores.get(upload.store.as_deref()).map_err(|e| Error::Invalid(format!("{e} does not exist")))?,
-        );
+        let store = Arc::clone(self.target(upload.store.as_deref())?);
         check_ready(&image)?;
         if upload.declared_bytes.is_some_and(|size| size > self.settings.image_size_cap_bytes) {
             return Err(Error::TooLarge(format!(

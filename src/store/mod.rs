@@ -4,6 +4,7 @@
 //! ever uses, sealed, and only then given the name of its image: a half-written blob cannot be taken
 //! for a finished one, and a late writer of a dead attempt cannot touch the new one.
 
+mod config;
 pub mod rbd;
 
 use std::cmp::Reverse;
@@ -21,6 +22,8 @@ use crate::domain::content::Content;
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Location};
 use crate::domain::location::RbdUrl;
+
+pub use config::{Common, Config, Kind, Specific};
 
 /// One try at storing an image's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,34 +71,35 @@ pub struct Probe {
     pub available_bytes: Option<u64>,
 }
 
-/// What a store says about itself to people.
-#[derive(Debug, Clone)]
-pub struct About {
-    /// Kind of store, by Glance's name.
-    pub kind: &'static str,
-    /// Free text.
-    pub description: Option<String>,
-    /// See [`Store::weight`].
-    pub weight: i64,
-    /// Properties of the kind, by Glance's names and in its units.
-    pub properties: Map<String, Value>,
-}
-
 /// A place for blobs.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Name in the configuration, and in an image's `stores`.
-    fn name(&self) -> &str;
+    /// What the configuration says of every store.
+    fn common(&self) -> &Common;
 
-    /// Copies in stores of larger weight are read first.
-    fn weight(&self) -> i64;
+    /// Name in the configuration, and in an image's `stores`.
+    fn name(&self) -> &str {
+        &self.common().name
+    }
+
+    /// Whether nothing may be written to it or removed from it. Callers see to that.
+    fn is_read_only(&self) -> bool {
+        self.common().read_only
+    }
 
     /// Whether a URL that somebody else wrote can name a published blob of this store. Looks at the name alone, and
     /// connects nowhere.
     fn holds(&self, url: &RbdUrl) -> bool;
 
-    /// What it says about itself; waits for no cluster.
-    fn about(&self) -> About;
+    /// What it says about itself, by Glance's names for its kind and in Glance's units, without secrets; waits for
+    /// no server.
+    fn properties(&self) -> Map<String, Value>;
+
+    /// Finds out whether the store can do what it is configured for, as a gateway does when it starts.
+    ///
+    /// # Errors
+    /// A sentence that names what is missing and how to make it.
+    async fn check(&self) -> Result<(), String>;
 
     /// Asks the store for one small answer.
     ///
@@ -175,8 +179,9 @@ pub trait BlobWriter: Send {
     /// [`Error::NoSpace`], [`Error::Unavailable`].
     async fn reserve(&mut self, end: u64) -> Result<(), Error>;
 
-    /// Writes `pieces` one after the other from `offset`, within what is reserved. Any number of
-    /// writes may run at once; what is never written reads as zeros. The future may be dropped.
+    /// Writes `pieces` one after the other from `offset`, within what is reserved. Writes are begun in ascending order of
+    /// offsets and do not overlap; any number of them may run at once. What is never written reads as zeros. A store
+    /// may answer before the bytes are safe: [`BlobWriter::seal`] has the last word. The future may be dropped.
     fn write(&self, offset: u64, pieces: Vec<Bytes>) -> BoxFuture<'static, Result<(), Error>>;
 
     /// Ends the blob at `size_bytes`, with its description, immutable and clonable. All writes have
@@ -304,7 +309,7 @@ impl Stores {
     /// the others by the weight of their stores, then as they stand.
     #[must_use]
     pub fn in_order<'l>(&self, locations: &'l [Location], preferred: &[String]) -> Vec<&'l Location> {
-        let weight = |location: &Location| self.stores.get(&location.store).map_or(0, |store| store.weight());
+        let weight = |location: &Location| self.stores.get(&location.store).map_or(0, |store| store.common().weight);
         let rank = |location: &Location| preferred.iter().position(|name| *name == location.store);
         let mut ordered: Vec<&Location> = locations.iter().collect();
         ordered.sort_by_key(|location| (rank(location).unwrap_or(preferred.len()), Reverse(weight(location))));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{FAR_POOL, Gateway, Options, Token, ceph, random_bytes, rbd};
+use crate::harness::{FAR_POOL, Gateway, Options, Token, ceph, new_user, random_bytes, rbd, status_of};
 
 fn two_stores() -> Options {
     Options::default().far_store().set("stores.far", "description", "far away").set("stores.far", "weight", -5).set(
@@ -99,4 +99,100 @@ fn a_download_prefers_the_stores_asked_for_and_those_of_more_weight() {
     rbd(&["snap", "rm", "--no-progress", &format!("{FAR_POOL}/{other}@snap")]);
     rbd(&["rm", "--no-progress", &format!("{FAR_POOL}/{other}")]);
     assert_eq!(served("?prefer=far"), b'n');
+}
+
+#[test]
+fn nothing_is_written_to_a_read_only_store_or_removed_from_it() {
+    let gateway = Gateway::start(two_stores());
+    let demo = gateway.client(Token::Demo);
+    let (one, two) = (demo.create("one"), demo.create("two"));
+    demo.upload_with(&one, &[("x-image-meta-store", "far")], &b"kept"[..]).expect(204);
+    let frozen = gateway.sibling_with(two_stores().set("stores.far", "read_only", true));
+    let demo = frozen.client(Token::Demo);
+    let stores = demo.get("/v2/info/stores").expect(200).json();
+    assert_eq!(stores["stores"][1], json!({"id": "far", "description": "far away", "read-only": "true"}));
+    let refused = demo.upload_with(&two, &[("x-image-meta-store", "far")], &b"new"[..]).expect(410);
+    assert!(refused.text().contains("far is read-only"), "{}", refused.text());
+    assert_eq!(status_of(&demo, &two), "queued");
+    assert!(demo.get(&format!("/v2/images/{one}/file")).expect(200).body == b"kept");
+    let refused = demo.delete(&format!("/v2/images/{one}")).expect(403);
+    assert!(refused.text().contains("far, which is read-only"), "{}", refused.text());
+    assert_eq!(status_of(&demo, &one), "active");
+    // The record is no data: it can be changed.
+    demo.patch(&format!("/v2/images/{one}"), &json!([{"op": "replace", "path": "/name", "value": "new"}])).expect(200);
+    demo.upload(&two, b"new").expect(204);
+    demo.delete(&format!("/v2/images/{two}")).expect(204);
+    gateway.client(Token::Demo).delete(&format!("/v2/images/{one}")).expect(204);
+}
+
+#[test]
+fn a_store_that_is_down_keeps_no_gateway_from_starting_and_no_copy_from_being_read() {
+    let first = Gateway::start(two_stores());
+    let demo = first.client(Token::Demo);
+    let (id, other) = (demo.active("twice", b"both"), demo.create("other"));
+    demo.upload_with(&other, &[("x-image-meta-store", "far")], &b"both"[..]).expect(204);
+    first.sql(&format!("UPDATE image_locations SET image_id = '{id}', position = -1 WHERE image_id = '{other}'"));
+    let conf = first.folder().join("down.conf");
+    std::fs::write(&conf, "[global]\nmon_host = 127.0.0.1:1\n").unwrap();
+    let down = two_stores()
+        .set("stores.far", "ceph_conf", conf.to_str().unwrap())
+        .set("stores.far", "connect_timeout_s", 1)
+        .set("stores.far", "weight", 1000);
+    let gateway = first.sibling_with(down);
+    assert!(gateway.log().contains("no monitor answers"), "{}", gateway.log());
+    let health = gateway.anonymous().get("/readyz?verbose").expect(200).json();
+    let states: Vec<_> =
+        health["checks"].as_array().unwrap().iter().map(|check| (&check["name"], &check["state"])).collect();
+    let text = |name: &str| Value::from(name);
+    assert_eq!(
+        states,
+        [(&text("postgres"), &text("ok")), (&text("store/ceph"), &text("ok")), (&text("store/far"), &text("degraded"))]
+    );
+    let demo = gateway.client(Token::Demo);
+    assert!(demo.get(&format!("/v2/images/{id}/file")).expect(200).body == b"both");
+    assert!(demo.get(&format!("/v2/images/{id}/file?prefer=far")).expect(200).body == b"both");
+    let new = demo.create("new");
+    demo.upload_with(&new, &[("x-image-meta-store", "far")], &b"new"[..]).expect(503);
+    assert_eq!(status_of(&demo, &new), "queued");
+    demo.upload(&new, b"new").expect(204);
+    demo.delete(&format!("/v2/images/{new}")).expect(204);
+    first.client(Token::Demo).delete(&format!("/v2/images/{id}")).expect(204);
+}
+
+#[test]
+fn another_copy_is_taken_when_the_first_bytes_of_one_cannot_be_read() {
+    let first = Gateway::start(two_stores());
+    let demo = first.client(Token::Demo);
+    let (id, other) = (demo.active("twice", b"both"), demo.create("other"));
+    demo.upload_with(&other, &[("x-image-meta-store", "far")], &b"both"[..]).expect(204);
+    first.sql(&format!("UPDATE image_locations SET image_id = '{id}', position = -1 WHERE image_id = '{other}'"));
+    // It may open images there, and read nothing in them.
+    let parts = ["rbd_id", "rbd_header", "rbd_object_map", "rbd_directory", "rbd_info", "rbd_trash", "rbd_children"];
+    let caps = parts.map(|part| format!("allow rwx pool={FAR_POOL} object_prefix {part}")).join(", ");
+    let keyring = new_user("blind", "profile rbd", &caps);
+    let blind = two_stores()
+        .set("stores.far", "user", "blind")
+        .set("stores.far", "keyring", keyring.to_str().unwrap())
+        .set("stores.far", "weight", 1000);
+    let gateway = first.sibling_with(blind);
+    assert!(gateway.client(Token::Demo).get(&format!("/v2/images/{id}/file")).expect(200).body == b"both");
+    assert!(gateway.log().contains("a copy could not be read"), "{}", gateway.log());
+    demo.delete(&format!("/v2/images/{id}")).expect(204);
+}
+
+#[test]
+fn a_copy_leaves_one_store_and_stays_in_the_other() {
+    let gateway = Gateway::start(two_stores());
+    let demo = gateway.client(Token::Demo);
+    let (id, other) = (demo.active("twice", b"both"), demo.create("other"));
+    demo.upload_with(&other, &[("x-image-meta-store", "far")], &b"both"[..]).expect(204);
+    gateway.sql(&format!("UPDATE image_locations SET image_id = '{id}', position = -1 WHERE image_id = '{other}'"));
+    let admin = gateway.client(Token::Admin);
+    admin.delete(&format!("/v2/stores/far/{id}")).expect(204);
+    assert!(!rbd(&["ls", FAR_POOL]).contains(&other) && rbd(&["ls", "images"]).contains(&id));
+    assert_eq!(demo.show(&id)["stores"], "ceph");
+    assert!(demo.get(&format!("/v2/images/{id}/file")).expect(200).body == b"both");
+    admin.delete(&format!("/v2/stores/far/{id}")).expect(403);
+    admin.delete(&format!("/v2/stores/tape/{id}")).expect(409);
+    demo.delete(&format!("/v2/images/{id}")).expect(204);
 }

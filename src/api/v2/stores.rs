@@ -26,9 +26,9 @@ pub(in crate::api) async fn detail(
     body::none(&request)?;
     let detailed = |store: StoreInfo| {
         let mut object = brief(&store);
-        object.insert("type".into(), json!(store.about.kind));
-        object.insert("weight".into(), json!(store.about.weight));
-        object.insert("properties".into(), Value::Object(store.about.properties));
+        object.insert("type".into(), json!(store.common.kind.as_str()));
+        object.insert("weight".into(), json!(store.common.weight));
+        object.insert("properties".into(), Value::Object(store.properties));
         Value::Object(object)
     };
     let stores: Vec<Value> = state.services.stores_detail(&caller)?.into_iter().map(detailed).collect();
@@ -49,13 +49,16 @@ pub(in crate::api) async fn delete(
 
 fn brief(store: &StoreInfo) -> Map<String, Value> {
     let mut object = Map::new();
-    object.insert("id".into(), json!(store.id));
-    if let Some(description) = &store.about.description {
+    object.insert("id".into(), json!(store.common.name));
+    if let Some(description) = &store.common.description {
         object.insert("description".into(), json!(description));
     }
-    // A string, as Glance has it; a store that is not the default one has no such member.
+    // Strings, as Glance has them; what is not true is not there.
     if store.default {
         object.insert("default".into(), json!("true"));
+    }
+    if store.common.read_only {
+        object.insert("read-only".into(), json!("true"));
     }
     object
 }

@@ -20,12 +20,6 @@ pub struct Config {
     /// Pool of the images (`rbd_store_pool`).
     #[serde(default = "default_pool")]
     pub pool: String,
-    /// What people read in the list of stores (`store_description`).
-    #[serde(default)]
-    pub description: Option<String>,
-    /// Copies in the store with the larger weight are read first (`weight`).
-    #[serde(default)]
-    pub weight: i64,
     /// Pool for the data of new images, for instance an erasure-coded one; metadata stays in `pool`.
     #[serde(default)]
     pub data_pool: Option<String>,

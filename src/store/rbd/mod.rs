@@ -20,12 +20,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use ceph::{Connection, Kind, Pool};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
 pub use config::Config;
 
-use super::{About, Attempt, BlobReader, BlobWriter, Error, Probe, Store};
+use super::{Attempt, BlobReader, BlobWriter, Common, Error, Probe, Store};
 use crate::domain::location::{RbdUrl, SNAPSHOT};
 
 /// How the names of attempts begin.
@@ -33,12 +33,10 @@ const ATTEMPT_PREFIX: &str = "uploading-";
 
 /// A pool of RBD images.
 pub struct RbdStore {
-    name: String,
+    common: Common,
     connection: Connection,
     pool_name: String,
     data_pool: Option<String>,
-    description: Option<String>,
-    weight: i64,
     /// log2 of the object size.
     order: u8,
     /// The cluster's identity, once it was reached; it never changes.
@@ -48,16 +46,14 @@ pub struct RbdStore {
 }
 
 impl RbdStore {
-    /// Prepares the store called `name`; connects nowhere yet.
+    /// Prepares the store; connects nowhere yet.
     #[must_use]
-    pub fn new(name: &str, config: &Config) -> Self {
+    pub fn new(common: &Common, config: &Config) -> Self {
         Self {
-            name: name.to_owned(),
+            common: common.clone(),
             connection: Connection::new(config.cluster()),
             pool_name: config.pool.clone(),
             data_pool: config.data_pool.clone(),
-            description: config.description.clone(),
-            weight: config.weight,
             order: config.order(),
             fsid: OnceLock::new(),
             pool: Mutex::new(None),
@@ -106,12 +102,8 @@ impl RbdStore {
 
 #[async_trait]
 impl Store for RbdStore {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn weight(&self) -> i64 {
-        self.weight
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn holds(&self, url: &RbdUrl) -> bool {
@@ -120,7 +112,7 @@ impl Store for RbdStore {
         url.pool == self.pool_name && self.fsid.get() == Some(&url.fsid) && !attempt
     }
 
-    fn about(&self) -> About {
+    fn properties(&self) -> Map<String, Value> {
         let properties = [
             ("chunk_size", json!(1_u64 << self.order)),
             ("pool", json!(self.pool_name)),
@@ -128,12 +120,11 @@ impl Store for RbdStore {
             ("thin_provisioning", json!(true)),
             ("fsid", json!(self.fsid.get())),
         ];
-        About {
-            kind: "rbd",
-            description: self.description.clone(),
-            weight: self.weight,
-            properties: properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        }
+        properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        self.try_out().await
     }
 
     async fn probe(&self) -> Result<Probe, Error> {

@@ -1,4 +1,4 @@
-//! What a start-up checks, and what it advises.
+//! What a start-up finds out, and what it advises.
 
 use ceph::{CreateOptions, Kind};
 use uuid::Uuid;
@@ -8,11 +8,8 @@ use super::RbdStore;
 impl RbdStore {
     /// Makes sure that the cluster can be reached, that the pool is there, and that its user may do what
     /// an upload does: by making an empty RBD image and removing it.
-    ///
-    /// # Errors
-    /// A sentence that names what is missing and how to make it.
-    pub async fn check_at_start(&self) -> Result<(), String> {
-        let (store, pool_name) = (&self.name, &self.pool_name);
+    pub(super) async fn try_out(&self) -> Result<(), String> {
+        let (store, pool_name) = (&self.common.name, &self.pool_name);
         let user = &self.connection.config().user;
         let cluster = self.connection.current().await.map_err(|e| {
             let advice = match e.kind() {
@@ -33,6 +30,9 @@ impl RbdStore {
                 Kind::NotFound => format!("store {store}: there is no pool {data_pool}, which stores.{store}.data_pool names: make it with `ceph osd pool create {data_pool}`"),
                 _ => format!("store {store}: the pool {data_pool} cannot be used: {e}"),
             })?;
+        }
+        if self.common.read_only {
+            return Ok(());
         }
         let name = format!("uploading-startup-check-{}", Uuid::new_v4());
         let options =

@@ -67,7 +67,7 @@ pub(crate) struct Options {
     changes: Vec<(String, String, Option<Value>)>,
     ceph_user: Option<String>,
     database_hosts: Option<String>,
-    far_store: bool,
+    sections: String,
     keystone: Option<String>,
 }
 
@@ -98,8 +98,13 @@ impl Options {
 
     /// Adds the section `stores.far`, a store in the pool [`FAR_POOL`] with a cephx user of its own. The store `ceph`
     /// stays the default one.
-    pub(crate) fn far_store(mut self) -> Self {
-        self.far_store = true;
+    pub(crate) fn far_store(self) -> Self {
+        self.sections(&far_section())
+    }
+
+    /// Adds sections, as TOML. The store `ceph` stays the default one.
+    pub(crate) fn sections(mut self, text: &str) -> Self {
+        self.sections += text;
         self
     }
 
@@ -240,9 +245,8 @@ impl Gateway {
             ceph.join("ceph.conf").display(),
             ceph.join(format!("client.{user}.keyring")).display(),
         );
-        let far = if options.far_store { far_section() } else { String::new() };
-        let mut document: Table = format!("{text}{far}").parse().unwrap();
-        if options.far_store {
+        let mut document: Table = format!("{text}{}", options.sections).parse().unwrap();
+        if document["stores"].as_table().unwrap().len() > 1 {
             document["images"].as_table_mut().unwrap().insert("default_store".into(), "ceph".into());
         }
         for (section, key, value) in &options.changes {

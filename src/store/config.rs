@@ -1,0 +1,83 @@
+//! `[stores.NAME]`: what every store has, and what its kind needs.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Store, rbd};
+
+/// Kind of a store, by Glance's name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A pool of RBD images.
+    #[default]
+    Rbd,
+}
+
+impl Kind {
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rbd => "rbd",
+        }
+    }
+}
+
+/// What every store has, whatever its kind.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Common {
+    /// The NAME of its section, in an image's `stores`.
+    #[serde(skip)]
+    pub name: String,
+    /// Kind.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// What people read in the list of stores (`store_description`).
+    pub description: Option<String>,
+    /// Copies in the store with the larger weight are read first (`weight`).
+    pub weight: i64,
+    /// Whether nothing is written to it and nothing removed from it.
+    pub read_only: bool,
+}
+
+impl Common {
+    /// Names of the options; all others are the kind's.
+    pub const OPTIONS: [&str; 4] = ["type", "description", "weight", "read_only"];
+}
+
+/// One store.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What every store has.
+    pub common: Common,
+    /// What its kind needs.
+    pub specific: Specific,
+}
+
+/// Options of the kinds.
+#[derive(Debug, Clone)]
+pub enum Specific {
+    /// [`Kind::Rbd`].
+    Rbd(rbd::Config),
+}
+
+impl Config {
+    /// Everything that is wrong with the section, in sentences; looks at files.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        match &self.specific {
+            Specific::Rbd(config) => config.problems(&self.common.name),
+        }
+    }
+
+    /// Prepares the store; connects nowhere yet.
+    #[must_use]
+    pub fn build(&self) -> Arc<dyn Store> {
+        match &self.specific {
+            Specific::Rbd(config) => Arc::new(rbd::RbdStore::new(&self.common, config)),
+        }
+    }
+}
