@@ -19,6 +19,11 @@ use crate::domain::query::{
     Comparison, Direction, Filter, ImageQuery, NumberField, Scope, SortKey, TextField, TimeField, VisibilityFilter,
 };
 
+/// Pages up to this length fetch so many images in each arm, written into the statement: with a number that it knows,
+/// Postgres sees that a plan for any values is as good as one for these, keeps it, and does not plan every page anew,
+/// which takes longer than fetching it.
+const SHORT_PAGE: usize = 32;
+
 /// Parameters of a statement under construction.
 #[derive(Default)]
 struct Params(Vec<Box<dyn ToSql + Sync + Send>>);
@@ -49,6 +54,7 @@ impl Catalog {
         };
         let order = order(&query.sort);
         let limit = params.bind(i64::try_from(query.limit).unwrap_or(i64::MAX), "limit");
+        let arm_limit = if short(query) { SHORT_PAGE.to_string() } else { limit.clone() };
         // Written out: an index over the few hidden images is of use only to who asks for them.
         let hidden = if query.hidden { "i.hidden" } else { "NOT i.hidden" };
         let keys = query.sort.iter().map(|(key, _)| expression(*key)).collect::<Vec<_>>();
@@ -63,7 +69,7 @@ impl Catalog {
         let union = arms
             .iter()
             .map(|arm| {
-                format!("(SELECT i.id AS page_id, {columns} FROM images i WHERE {arm} AND i.status <> 'deleted' AND {hidden}{filters}{after} ORDER BY {order} LIMIT {limit})")
+                format!("(SELECT i.id AS page_id, {columns} FROM images i WHERE {arm} AND i.status <> 'deleted' AND {hidden}{filters}{after} ORDER BY {order} LIMIT {arm_limit})")
             })
             .collect::<Vec<_>>()
             .join("\n  UNION ALL ");
@@ -74,9 +80,10 @@ impl Catalog {
              CROSS JOIN LATERAL (SELECT {COLUMNS} FROM images i WHERE i.id = page_id LIMIT 1) image ORDER BY {outer}"
         );
         let params: Vec<Param<'_>> = params.0.iter().map(|value| &**value as Param<'_>).collect();
-        // Only plain pages are kept prepared. Which plan is good for a filter depends on its value: a tag that every
-        // image has, or none. And clients could fill the memory of every connection with statements of their own.
-        let prepared = query.filters.is_empty() && query.sort.len() <= 3;
+        // Only short, plain pages are kept prepared. Which plan is good for a filter depends on its value: a tag that
+        // every image has, or none; for a long page, on how much a project has. And clients could fill the memory of
+        // every connection with statements of their own.
+        let prepared = short(query) && query.filters.is_empty() && query.sort.len() <= 3;
         let rows = self.read("images_list", &sql, &params, prepared).await?;
         rows.iter().map(Image::try_from).collect::<Result<Vec<_>, _>>().map(Some)
     }
@@ -90,6 +97,10 @@ impl Catalog {
         let sql = format!("-- images_marker\nSELECT {keys} FROM images i WHERE i.id = $1 /* id */");
         Ok(self.rows("images_marker", &sql, &[&marker.uuid()]).await?.pop())
     }
+}
+
+fn short(query: &ImageQuery) -> bool {
+    query.limit <= SHORT_PAGE
 }
 
 /// Conditions, no two of which hold for the same image, that together make up the scope.
@@ -116,10 +127,12 @@ fn arms(query: &ImageQuery, scope: &Scope, params: &mut Params) -> Vec<String> {
     if wanted(Visibility::Shared) {
         let status =
             query.member_status.map_or(String::new(), |status| format!("AND m.status = '{}'", status.as_str()));
+        let shared = format!("SELECT m.image_id FROM image_members m WHERE m.member = {project} {status}");
+        // A long page looks up every image that is shared: as an array, so that Postgres does not join it with all of
+        // them by reading the whole table.
+        let among = if short(query) { format!("IN ({shared})") } else { format!("= ANY(ARRAY({shared}))") };
         // Images without an owner are everybody's.
-        arms.push(format!(
-            "i.visibility = 'shared' AND i.owner <> {project} AND i.id IN (SELECT m.image_id FROM image_members m WHERE m.member = {project} {status})"
-        ));
+        arms.push(format!("i.visibility = 'shared' AND i.owner <> {project} AND i.id {among}"));
         arms.push("i.visibility = 'shared' AND i.owner IS NULL".into());
     }
     if wanted(Visibility::Private) {

@@ -208,7 +208,8 @@ def walk(gateway, count):
 
 
 def seed(run, count):
-    """Images with three properties, two tags and a location each, as if they had been uploaded."""
+    """Images with three properties, two tags and a location each, as if they had been uploaded. A hundred share each rare
+    value, so that a page of them is as long among few as among many."""
     sql(run, f"""
         CREATE TEMPORARY TABLE seeded AS SELECT gen_random_uuid() AS id, n FROM generate_series(1, {count}) n;
         INSERT INTO image_ids SELECT id FROM seeded;
@@ -217,8 +218,8 @@ def seed(run, count):
           SELECT id, 'active', 'bench-' || n, 'shared', 'p-bench', false, false, 'bare', 'raw', 0, 0, 1073741824, 1073741824, md5(n::text), 'sha512',
             repeat(md5(n::text), 4), now() - n * interval '1 second', now() - n * interval '1 second' FROM seeded;
         INSERT INTO image_properties (image_id, name, value) SELECT id, 'os_distro', 'debian' FROM seeded
-          UNION ALL SELECT id, 'hw_disk_bus', 'scsi' FROM seeded UNION ALL SELECT id, 'os_version', (n % 1000)::text FROM seeded;
-        INSERT INTO image_tags (image_id, value) SELECT id, 'bench' FROM seeded UNION ALL SELECT id, 'rare-' || n % 1000 FROM seeded;
+          UNION ALL SELECT id, 'hw_disk_bus', 'scsi' FROM seeded UNION ALL SELECT id, 'os_version', (n % ({count} / 100))::text FROM seeded;
+        INSERT INTO image_tags (image_id, value) SELECT id, 'bench' FROM seeded UNION ALL SELECT id, 'rare-' || n % ({count} / 100) FROM seeded;
         INSERT INTO image_locations (image_id, store, url) SELECT id, 'ceph', 'rbd://fsid/images/' || id || '/snap' FROM seeded""")
     # Postgres does this by itself within a minute.
     sql(run, "VACUUM ANALYZE images, image_properties, image_tags, image_locations")
