@@ -532,7 +532,10 @@ fn identity(document: &mut Table, problems: &mut Vec<String>) -> Option<Arc<Iden
 
 fn policy(document: &mut Table, problems: &mut Vec<String>) -> Option<Arc<Policy>> {
     let config: policy::Config = section(document, "policy", true, problems)?;
-    problems.extend(at_least_one("policy", &[("reload_interval_s", config.reload_interval_s)]));
+    problems.extend(at_least_one(
+        "policy",
+        &[("reload_interval_s", config.reload_interval_s), ("remote_timeout_s", config.remote_timeout_s)],
+    ));
     Policy::load(config).map(Arc::new).map_err(|found| problems.extend(found)).ok()
 }
 

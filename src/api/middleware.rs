@@ -118,7 +118,7 @@ pub(super) fn route_version(request: &mut Request) {
 pub(super) async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let identified = match identify(&state, request.headers(), request.method(), request.extensions()).await {
         Ok(mut caller) => {
-            caller.admin = state.policy.is_admin(&caller);
+            caller.admin = state.policy.is_admin(&caller).await;
             caller
         }
         Err(Unidentified::Invalid) => {

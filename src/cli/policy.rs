@@ -70,7 +70,9 @@ pub(super) fn run(command: Command) -> ExitCode {
     match command {
         Command::List { file, json } => with_config(&file, |config| list(&config.policy, json)),
         Command::Check { file, cases } => report(check(&file, cases.as_deref())),
-        Command::Explain(arguments) => with_config(&arguments.file, |config| report(explain(&config, &arguments))),
+        Command::Explain(arguments) => with_config(&arguments.file, |config| {
+            report(block_on(explain(&config, &arguments)).map_err(|problem| vec![problem]))
+        }),
     }
 }
 
@@ -133,13 +135,12 @@ fn check(file: &Path, cases: Option<&Path>) -> Result<ExitCode, Vec<String>> {
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn explain(config: &Config, arguments: &Explain) -> Result<ExitCode, Vec<String>> {
-    let one = |problem: String| vec![problem];
+async fn explain(config: &Config, arguments: &Explain) -> Result<ExitCode, String> {
     // 1. Who does what?
     let policy = &config.policy;
-    let mut caller = caller(&arguments.caller).map_err(one)?;
-    caller.admin = policy.is_admin(&caller);
-    let action = Action::named(&arguments.action).map_err(one)?;
+    let mut caller = caller(&arguments.caller)?;
+    caller.admin = policy.is_admin(&caller).await;
+    let action = Action::named(&arguments.action)?;
     // 2. To what?
     let mut attributes = Attributes::new(Some(caller.project_id.clone()));
     let (mut image, mut hidden) = (None, false);
@@ -147,7 +148,7 @@ fn explain(config: &Config, arguments: &Explain) -> Result<ExitCode, Vec<String>
     let target = match (&arguments.image, &arguments.namespace) {
         (None, None) => Target::Project(&caller.project_id),
         (None, Some(text)) => {
-            let namespace = pairs(text).map_err(one)?;
+            let namespace = pairs(text)?;
             let value = |name: &str| namespace.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
             attributes.owner = value("owner");
             visibility = value("visibility").unwrap_or_else(|| "private".into());
@@ -155,19 +156,20 @@ fn explain(config: &Config, arguments: &Explain) -> Result<ExitCode, Vec<String>
         }
         (Some(text), _) => match ImageId::parse(text) {
             Some(id) => {
-                let (found, shown) = block_on(look_up(config, &caller, id)).map_err(one)?;
+                let (found, shown) = look_up(config, &caller, id).await?;
                 hidden = !shown;
                 Target::from(&*image.insert(found))
             }
             None => {
-                member = describe(&mut attributes, text, &config.service(String::new()).formats).map_err(one)?;
+                member = describe(&mut attributes, text, &config.service(String::new()).formats)?;
                 Target::Image { attributes: &attributes, image: None, member: member.as_deref() }
             }
         },
     };
     // 3. Why, or why not?
-    let explanation = policy.explain(action, &caller, target).ok_or_else(|| one("there is no such rule".into()))?;
-    let unseen = arguments.image.is_some() && !policy.allows(Action::GetImage, &caller, target);
+    let explanation =
+        policy.explain(action, &caller, target).await.ok_or_else(|| "there is no such rule".to_owned())?;
+    let unseen = arguments.image.is_some() && !policy.allows(Action::GetImage, &caller, target).await;
     let allowed = explanation.allowed && !hidden;
     let answer = match (hidden, explanation.allowed, unseen) {
         (true, ..) => {

@@ -1,6 +1,7 @@
 //! Who is asking, and what they may do.
 
 mod caller;
+mod http;
 pub mod keystone;
 pub mod limits;
 pub mod local;

@@ -86,8 +86,7 @@ impl Protections {
     }
 
     /// Whether `caller` may do that with the property of this name, on whichever image it is.
-    #[must_use]
-    pub fn allow(&self, operation: PropertyOperation, name: &str, caller: &Caller, policy: &Policy) -> bool {
+    pub async fn allow(&self, operation: PropertyOperation, name: &str, caller: &Caller, policy: &Policy) -> bool {
         // The service's own: clients cannot write it, and have always read it.
         if name.starts_with(RESERVED_PREFIX) {
             return true;
@@ -98,7 +97,7 @@ impl Protections {
             Permit::Nobody => false,
             Permit::Roles(roles) => !roles.is_disjoint(&caller.roles) || !roles.is_disjoint(&caller.service_roles),
             // A rule that has gone since: the policy's own answer would be "default", and that everybody may.
-            Permit::Rule(rule) => policy.defines(rule) && policy.allows_rule(rule, caller, Target::Nothing),
+            Permit::Rule(rule) => policy.defines(rule) && policy.allows_rule(rule, caller, Target::Nothing).await,
         }
     }
 }
@@ -216,6 +215,7 @@ fn permit(value: &str, format: RuleFormat, policy: &Policy) -> Result<Permit, St
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use proptest::prelude::{any, proptest};
 
     use super::{Protections, RuleFormat};
@@ -235,8 +235,9 @@ mod tests {
     /// The operations that somebody with these roles may do, as letters.
     fn may(protections: &Protections, name: &str, roles: &[&str]) -> String {
         let policy = policy();
-        let allowed =
-            OPERATIONS.into_iter().filter(|operation| protections.allow(*operation, name, &caller(roles), &policy));
+        let allowed = OPERATIONS
+            .into_iter()
+            .filter(|operation| protections.allow(*operation, name, &caller(roles), &policy).now_or_never().unwrap());
         allowed.map(|operation| format!("{operation:?}").chars().take(1).collect::<String>()).collect()
     }
 
@@ -268,7 +269,7 @@ mod tests {
         }
         // Who vouches for the request counts, too.
         let service = Caller { service_roles: ["billing".to_owned()].into(), ..Caller::default() };
-        assert!(protections.allow(Update, "x_billing_code_1", &service, &policy()));
+        assert!(protections.allow(Update, "x_billing_code_1", &service, &policy()).now_or_never().unwrap());
     }
 
     #[test]
@@ -328,7 +329,7 @@ mod tests {
             let policy = policy();
             for format in [RuleFormat::Roles, RuleFormat::Policies] {
                 if let Ok(protections) = Protections::parse(&text, format, &policy) {
-                    let _ = protections.allow(Read, &name, &caller(&["member"]), &policy);
+                    let _ = protections.allow(Read, &name, &caller(&["member"]), &policy).now_or_never().unwrap();
                 }
             }
         }

@@ -36,7 +36,7 @@ impl Services {
         let tx = self.catalog.begin("image_activation").await?;
         let changed = async {
             let image = lock(&tx, image.id).await?;
-            self.authorize(action, caller, Target::from(&image))?;
+            self.authorize(action, caller, Target::from(&image)).await?;
             // What is so already need not be made so.
             if image.status == transition.to {
                 return Ok(());

@@ -17,7 +17,7 @@ impl Services {
     async fn check_cache_call(&self, caller: &Caller, action: Action, image: Option<&str>) -> Result<(), Error> {
         match image {
             Some(id) => self.permitted(action, caller, id).await.map(|_| ()),
-            None => self.authorize(action, caller, Target::Nothing),
+            None => self.authorize(action, caller, Target::Nothing).await,
         }
     }
 }

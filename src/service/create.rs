@@ -46,14 +46,14 @@ impl Services {
                 attributes.owner.as_deref().unwrap_or("nobody")
             )));
         }
-        self.authorize(Action::AddImage, caller, target)?;
+        self.authorize(Action::AddImage, caller, target).await?;
         match attributes.visibility {
-            Visibility::Public => self.authorize(Action::PublicizeImage, caller, target)?,
-            Visibility::Community => self.authorize(Action::CommunitizeImage, caller, target)?,
+            Visibility::Public => self.authorize(Action::PublicizeImage, caller, target).await?,
+            Visibility::Community => self.authorize(Action::CommunitizeImage, caller, target).await?,
             Visibility::Shared | Visibility::Private => {}
         }
         for name in attributes.properties.keys() {
-            self.check_property(caller, PropertyOperation::Create, name)?;
+            self.check_property(caller, PropertyOperation::Create, name).await?;
         }
         attributes.check_quotas(&self.settings.quotas)?;
         let account = self.account(caller, attributes.owner.as_deref()).await?;
@@ -86,6 +86,6 @@ impl Services {
             return Err(refused);
         }
         tx.commit().await?;
-        Ok(self.readable(caller, image))
+        Ok(self.readable(caller, image).await)
     }
 }

@@ -72,13 +72,13 @@ impl Services {
     ///
     /// # Errors
     /// [`Error::Forbidden`] for one who may not choose, [`Error::Invalid`] naming an unknown store.
-    pub fn preferred_stores(&self, caller: &Caller, image: &Image, list: &str) -> Result<Vec<String>, Error> {
+    pub async fn preferred_stores(&self, caller: &Caller, image: &Image, list: &str) -> Result<Vec<String>, Error> {
         let names: Vec<String> =
             list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
         if names.is_empty() {
             return Ok(names);
         }
-        self.authorize(Action::DownloadFromStore, caller, Target::from(image))?;
+        self.authorize(Action::DownloadFromStore, caller, Target::from(image)).await?;
         match names.iter().find(|name| self.stores.get(Some(name)).is_err()) {
             Some(unknown) => Err(Error::Invalid(format!(
                 "prefer: store '{unknown}' is not configured; GET /v2/info/stores lists those that are."

@@ -26,11 +26,17 @@ impl Services {
     /// [`Error::Invalid`] for a marker that is no image the caller may see.
     pub async fn list(&self, caller: &Caller, query: &ImageQuery) -> Result<Page, Error> {
         // 1. The list is the project's own, whatever is in it.
-        self.authorize(Action::GetImages, caller, Target::Project(&caller.project_id))?;
+        self.authorize(Action::GetImages, caller, Target::Project(&caller.project_id)).await?;
         let mut page = Page { images: Vec::new(), next: None };
         // An image that is found by what the caller may not read would tell what it is.
-        let hidden = |filter: &Filter| matches!(filter, Filter::Property(name, _) if self.check_property(caller, PropertyOperation::Read, name).is_err());
-        if query.limit == 0 || query.filters.iter().any(hidden) {
+        for filter in &query.filters {
+            if let Filter::Property(name, _) = filter
+                && self.check_property(caller, PropertyOperation::Read, name).await.is_err()
+            {
+                return Ok(page);
+            }
+        }
+        if query.limit == 0 {
             return Ok(page);
         }
         // 2. The scope is part of the query; where a policy hides more than the scope does, the gaps are filled.
@@ -48,7 +54,7 @@ impl Services {
                     page.next = page.images.last().map(|image| image.id);
                     break;
                 }
-                if self.policy.allows(Action::GetImage, caller, Target::from(&image)) {
+                if self.policy.allows(Action::GetImage, caller, Target::from(&image)).await {
                     page.images.push(image);
                 }
             }
@@ -57,7 +63,7 @@ impl Services {
             }
             query.marker = last;
         }
-        self.hide_properties(caller, &mut page.images);
+        self.hide_properties(caller, &mut page.images).await;
         Ok(page)
     }
 }

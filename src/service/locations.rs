@@ -38,7 +38,7 @@ impl Services {
         let image = self.visible_to_service(caller, id, Action::AddImageLocation).await?;
         check_queued(&image)?;
         note_missing_service(caller);
-        self.authorize(Action::AddImageLocation, caller, Target::from(&image))?;
+        self.authorize(Action::AddImageLocation, caller, Target::from(&image)).await?;
         if !is_service(caller) {
             return Err(Error::Forbidden(
                 "Locations are registered by services (role service); an http store, whose locations a user may register, is not configured.".into(),
@@ -134,7 +134,7 @@ impl Services {
     pub async fn locations(&self, caller: &Caller, id: &str) -> Result<Vec<Location>, Error> {
         let image = self.visible_to_service(caller, id, Action::FetchImageLocation).await?;
         note_missing_service(caller);
-        self.authorize(Action::FetchImageLocation, caller, Target::from(&image))?;
+        self.authorize(Action::FetchImageLocation, caller, Target::from(&image)).await?;
         // Whoever knows where the data of a deactivated image is could clone it all the same.
         if image.status == Status::Deactivated && !caller.is_admin() {
             return Ok(Vec::new());
@@ -151,9 +151,10 @@ impl Services {
                     Some(id) => self.catalog.image(id, &Scope::Everything(None)).await?,
                     None => None,
                 };
-                image
-                    .filter(|image| self.policy.allows(action, caller, Target::from(image)))
-                    .ok_or(Error::NotFound(missing))
+                match image {
+                    Some(image) if self.policy.allows(action, caller, Target::from(&image)).await => Ok(image),
+                    Some(_) | None => Err(Error::NotFound(missing)),
+                }
             }
             other => other,
         }
@@ -205,7 +206,7 @@ impl Services {
             if let Some(other) = self.catalog.image(holder, &caller.scope()).await?
                 && other.status == Status::Active
                 && other.locations.iter().any(|location| location.url == url)
-                && self.policy.allows(Action::DownloadImage, caller, Target::from(&other))
+                && self.policy.allows(Action::DownloadImage, caller, Target::from(&other)).await
             {
                 return Ok(());
             }

@@ -27,8 +27,8 @@ impl Services {
             )));
         }
         let target = target(&image, caller);
-        self.authorize(Action::GetMembers, caller, target)?;
-        if !self.policy.allows(Action::GetMember, caller, target) {
+        self.authorize(Action::GetMembers, caller, target).await?;
+        if !self.policy.allows(Action::GetMember, caller, target).await {
             return Ok(Vec::new());
         }
         Ok(self.catalog.members(image.id, horizon(&image, caller)).await?)
@@ -42,7 +42,7 @@ impl Services {
         let image = self.visible(caller, id).await?;
         let known = image.attributes.visibility == Visibility::Shared
             && within(&image, caller, project)
-            && self.policy.allows(Action::GetMember, caller, target(&image, caller));
+            && self.policy.allows(Action::GetMember, caller, target(&image, caller)).await;
         let members = if known { self.catalog.members(image.id, Some(project)).await? } else { Vec::new() };
         members.into_iter().next().ok_or_else(|| unknown(project, id))
     }
@@ -62,7 +62,7 @@ impl Services {
         let tx = self.catalog.begin("member_add").await?;
         let added = async {
             let image = lock_shared(&tx, image.id, "create").await?;
-            self.authorize(Action::AddMember, caller, target(&image, caller))?;
+            self.authorize(Action::AddMember, caller, target(&image, caller)).await?;
             let attempted = tx.count_members(image.id).await? + 1;
             if Quotas::exceeded(self.settings.quotas.members, attempted) {
                 return Err(Error::TooLarge(format!(
@@ -105,7 +105,7 @@ impl Services {
         let changed = async {
             let image = lock_shared(&tx, image.id, "update").await?;
             let member = self.locked_member(&tx, &image, caller, project).await?;
-            self.authorize(Action::ModifyMember, caller, target(&image, caller))?;
+            self.authorize(Action::ModifyMember, caller, target(&image, caller)).await?;
             let member = Membership { status: MemberStatus::from_json(status)?, updated_at: tx.now().await?, ..member };
             tx.set_member_status(image.id, project, member.status, member.updated_at).await?;
             tx.event("image.member.update", image.id, &payload(&member)).await?;
@@ -125,7 +125,7 @@ impl Services {
         let removed = async {
             let image = lock_shared(&tx, image.id, "delete").await?;
             let member = self.locked_member(&tx, &image, caller, project).await?;
-            self.authorize(Action::DeleteMember, caller, target(&image, caller))?;
+            self.authorize(Action::DeleteMember, caller, target(&image, caller)).await?;
             tx.delete_member(image.id, project).await?;
             let mut payload = payload(&member);
             payload["deleted"] = json!(true);
@@ -144,7 +144,7 @@ impl Services {
             return Err(unknown());
         }
         let member = tx.member(image.id, project).await?.ok_or_else(unknown)?;
-        self.authorize(Action::GetMember, caller, target(image, caller))?;
+        self.authorize(Action::GetMember, caller, target(image, caller)).await?;
         Ok(member)
     }
 }

@@ -197,18 +197,18 @@ impl Services {
     async fn permitted(&self, action: Action, caller: &Caller, id: &str) -> Result<Image, Error> {
         let parsed = ImageId::parse(id).ok_or_else(|| no_image(id))?;
         let image = self.catalog.image(parsed, &caller.scope()).await?.ok_or_else(|| no_image(id))?;
-        self.authorize(action, caller, Target::from(&image))?;
+        self.authorize(action, caller, Target::from(&image)).await?;
         Ok(image)
     }
 
     /// Refuses what the policy does not allow, naming the rule. To one who may not even see it, an image does not
     /// exist.
-    fn authorize(&self, action: Action, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
-        if self.policy.allows(action, caller, target) {
+    async fn authorize(&self, action: Action, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
+        if self.policy.allows(action, caller, target).await {
             return Ok(());
         }
         if let Target::Image { image: Some(image), .. } = target
-            && !self.policy.allows(Action::GetImage, caller, target)
+            && !self.policy.allows(Action::GetImage, caller, target).await
         {
             return Err(no_image(&image.id.to_string()));
         }

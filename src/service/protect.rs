@@ -8,14 +8,14 @@ use crate::identity::Caller;
 
 impl Services {
     /// Refuses what the caller may not do with the property of this name, on whichever image.
-    pub(super) fn check_property(
+    pub(super) async fn check_property(
         &self,
         caller: &Caller,
         operation: PropertyOperation,
         name: &str,
     ) -> Result<(), Error> {
         match &self.settings.protections {
-            Some(protections) if !protections.allow(operation, name, caller, &self.policy) => {
+            Some(protections) if !protections.allow(operation, name, caller, &self.policy).await => {
                 Err(reserved(name).into())
             }
             Some(_) | None => Ok(()),
@@ -23,27 +23,26 @@ impl Services {
     }
 
     /// The image without the properties that the caller may not read.
-    pub(super) fn readable(&self, caller: &Caller, mut image: Image) -> Image {
-        self.hide_properties(caller, std::slice::from_mut(&mut image));
+    pub(super) async fn readable(&self, caller: &Caller, mut image: Image) -> Image {
+        self.hide_properties(caller, std::slice::from_mut(&mut image)).await;
         image
     }
 
     /// Takes the properties that the caller may not read out of the images.
-    pub(super) fn hide_properties(&self, caller: &Caller, images: &mut [Image]) {
+    pub(super) async fn hide_properties(&self, caller: &Caller, images: &mut [Image]) {
         if self.settings.protections.is_none() {
             return;
         }
         // Images have the same names over and over.
         let mut known: BTreeMap<String, bool> = BTreeMap::new();
         for image in images {
-            image.attributes.properties.retain(|name, _| match known.get(name) {
-                Some(shown) => *shown,
-                None => {
-                    let shown = self.check_property(caller, PropertyOperation::Read, name).is_ok();
+            for name in image.attributes.properties.keys() {
+                if !known.contains_key(name) {
+                    let shown = self.check_property(caller, PropertyOperation::Read, name).await.is_ok();
                     known.insert(name.clone(), shown);
-                    shown
                 }
-            });
+            }
+            image.attributes.properties.retain(|name, _| known.get(name).is_some_and(|shown| *shown));
         }
     }
 }

@@ -39,7 +39,7 @@ impl Services {
         }
         // 1. May the caller?
         for change in changes {
-            self.check_location_change(caller, image, change)?;
+            self.check_location_change(caller, image, change).await?;
         }
         // 2. Is there data where the caller says?
         let status = image.status;
@@ -62,18 +62,23 @@ impl Services {
         Ok(survey)
     }
 
-    fn check_location_change(&self, caller: &Caller, image: &Image, change: &LocationChange) -> Result<(), Error> {
+    async fn check_location_change(
+        &self,
+        caller: &Caller,
+        image: &Image,
+        change: &LocationChange,
+    ) -> Result<(), Error> {
         let target = Target::from(image);
         match change {
             LocationChange::Replace(list) if list.is_empty() => {
                 return Err(Error::Forbidden("Cannot set locations to empty list.".into()));
             }
             LocationChange::Add(..) | LocationChange::Replace(_) => {
-                self.authorize(Action::SetImageLocation, caller, target)?;
+                self.authorize(Action::SetImageLocation, caller, target).await?;
             }
-            LocationChange::Remove(_) => self.authorize(Action::DeleteImageLocation, caller, target)?,
+            LocationChange::Remove(_) => self.authorize(Action::DeleteImageLocation, caller, target).await?,
         }
-        self.authorize(Action::GetImageLocation, caller, target)?;
+        self.authorize(Action::GetImageLocation, caller, target).await?;
         if !self.settings.show_multiple_locations {
             return Err(Error::Forbidden(
                 "It's not allowed to update locations if locations are invisible (show_multiple_locations).".into(),

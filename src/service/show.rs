@@ -10,6 +10,6 @@ impl Services {
     /// # Errors
     /// [`Error::NotFound`] for an image that does not exist, and for one that the caller may not see.
     pub async fn show(&self, caller: &Caller, id: &str) -> Result<Image, Error> {
-        Ok(self.readable(caller, self.visible(caller, id).await?))
+        Ok(self.readable(caller, self.visible(caller, id).await?).await)
     }
 }

@@ -36,8 +36,8 @@ impl Services {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub fn stores_detail(&self, caller: &Caller) -> Result<Vec<StoreInfo>, Error> {
-        self.authorize(Action::StoresInfoDetail, caller, Target::Nothing)?;
+    pub async fn stores_detail(&self, caller: &Caller) -> Result<Vec<StoreInfo>, Error> {
+        self.authorize(Action::StoresInfoDetail, caller, Target::Nothing).await?;
         Ok(self.stores_info())
     }
 }

@@ -47,7 +47,7 @@ impl Services {
         let tx = self.catalog.begin("image_tags").await?;
         let changed = async {
             let image = lock(&tx, image.id).await?;
-            self.authorize(Action::ModifyImage, caller, Target::from(&image))?;
+            self.authorize(Action::ModifyImage, caller, Target::from(&image)).await?;
             let mut next = image.attributes.clone();
             change(&mut next)?;
             if next != image.attributes {

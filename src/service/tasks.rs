@@ -21,8 +21,8 @@ impl Services {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub fn tasks<'a>(&'a self, caller: &'a Caller) -> Result<Tasks<'a>, Error> {
-        self.authorize(Action::TasksApiAccess, caller, Target::Nothing)?;
+    pub async fn tasks<'a>(&'a self, caller: &'a Caller) -> Result<Tasks<'a>, Error> {
+        self.authorize(Action::TasksApiAccess, caller, Target::Nothing).await?;
         Ok(Tasks { services: self, caller })
     }
 
@@ -47,7 +47,7 @@ impl Tasks<'_> {
     /// [`Error::Forbidden`]; [`Error::Invalid`] for a marker that is no task the caller may see.
     pub async fn list(&self, query: &TaskQuery) -> Result<Vec<Task>, Error> {
         let services = self.services;
-        services.authorize(Action::GetTasks, self.caller, Target::Nothing)?;
+        services.authorize(Action::GetTasks, self.caller, Target::Nothing).await?;
         let page = services.catalog.tasks(query, &self.caller.scope(), services.task_time_to_live()).await?;
         let marker = || query.marker.map(|id| id.to_string()).unwrap_or_default();
         page.ok_or_else(|| unknown_marker(&marker()).into())
@@ -59,7 +59,7 @@ impl Tasks<'_> {
     /// [`Error::Forbidden`]; [`Error::NotFound`], also for a task that has expired.
     pub async fn show(&self, id: &str) -> Result<Task, Error> {
         let services = self.services;
-        services.authorize(Action::GetTask, self.caller, Target::Nothing)?;
+        services.authorize(Action::GetTask, self.caller, Target::Nothing).await?;
         let missing = || Error::NotFound(format!("No task found with ID {id}"));
         let parsed = parse_uuid(id).ok_or_else(missing)?;
         let task = services.catalog.task(parsed, &self.caller.scope(), services.task_time_to_live()).await?;
@@ -69,10 +69,12 @@ impl Tasks<'_> {
     /// The refusal of a request for a task: what is wrong with it, or else that no import method is enabled. That is
     /// the client's mistake as it is with `POST .../import`, which answers 400 to a method that is not enabled: it is no
     /// question of rights, and asking again will not help.
-    #[must_use]
-    pub fn refuse(&self, body: &Map<String, Value>) -> Error {
+    pub async fn refuse(&self, body: &Map<String, Value>) -> Error {
         let checked = check_request(body).map_err(Error::from);
-        let checked = checked.and_then(|()| self.services.authorize(Action::AddTask, self.caller, Target::Nothing));
+        let checked = match checked {
+            Ok(()) => self.services.authorize(Action::AddTask, self.caller, Target::Nothing).await,
+            refused => refused,
+        };
         checked.err().unwrap_or_else(|| {
             Error::Invalid(
                 "Import is not enabled at this site: no method is available, see GET /v2/info/import.".into(),

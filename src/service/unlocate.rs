@@ -51,8 +51,8 @@ impl Services {
             return Err(Error::Conflict(format!("The selected store {store} is not available on this node.")));
         }
         let image = self.visible(caller, id).await?;
-        self.authorize(Action::GetImageLocation, caller, Target::from(&image))?;
-        self.authorize(Action::DeleteImageLocation, caller, Target::from(&image))?;
+        self.authorize(Action::GetImageLocation, caller, Target::from(&image)).await?;
+        self.authorize(Action::DeleteImageLocation, caller, Target::from(&image)).await?;
         let location = copy_in(&image, store)?.clone();
         self.check_unused(&image, &location).await?;
         // 2. Out of the record; its data has an owner.

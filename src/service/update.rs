@@ -22,7 +22,7 @@ impl Services {
         // 1. Who may?
         let image = self.permitted(Action::ModifyImage, caller, id).await?;
         if patch.is_empty() {
-            return Ok(self.readable(caller, image));
+            return Ok(self.readable(caller, image).await);
         }
         let survey = self.survey(caller, &image, patch).await?;
         let account = match patch.location_changes() {
@@ -34,7 +34,7 @@ impl Services {
         let tx = self.catalog.begin("image_update").await?;
         let updated = async {
             let image = lock(&tx, id).await?;
-            let next = self.patched(caller, &image, patch)?;
+            let next = self.patched(caller, &image, patch).await?;
             // 3. Write the difference, and see whether there is room for it.
             let copies = image.locations.len();
             let (image, removals) = self.relocate(&tx, image, patch, &next, &survey).await?;
@@ -52,7 +52,7 @@ impl Services {
         self.job_bell.notify_one();
         // 4. Data that the image has given up; to the end even if the client does not wait.
         self.remove_data(id, removals).await;
-        Ok(self.readable(caller, image))
+        Ok(self.readable(caller, image).await)
     }
 
     /// Writes what differs in a locked image, and leaves word for the store's copy of the description. Whoever
@@ -68,22 +68,22 @@ impl Services {
     }
 
     /// The attributes after the patch, if the caller may make it.
-    fn patched(&self, caller: &Caller, image: &Image, patch: &Patch) -> Result<Attributes, Error> {
+    async fn patched(&self, caller: &Caller, image: &Image, patch: &Patch) -> Result<Attributes, Error> {
         let target = Target::from(image);
         if patch.touches_members() {
-            self.authorize(Action::ModifyImage, caller, target)?;
+            self.authorize(Action::ModifyImage, caller, target).await?;
         }
         if patch.touches_owner() && !caller.is_admin() {
             return Err(Error::Forbidden("Attribute 'owner' can only be changed by an administrator.".into()));
         }
         for (operation, name) in patch.property_operations(&image.attributes) {
-            self.check_property(caller, operation, name)?;
+            self.check_property(caller, operation, name).await?;
         }
         let next = patch.apply(&image.attributes, image.status, &self.settings.formats)?;
         if next.visibility != image.attributes.visibility {
             match next.visibility {
-                Visibility::Public => self.authorize(Action::PublicizeImage, caller, target)?,
-                Visibility::Community => self.authorize(Action::CommunitizeImage, caller, target)?,
+                Visibility::Public => self.authorize(Action::PublicizeImage, caller, target).await?,
+                Visibility::Community => self.authorize(Action::CommunitizeImage, caller, target).await?,
                 Visibility::Shared | Visibility::Private => {}
             }
         }

@@ -35,6 +35,7 @@ mod proxies;
 mod quotas;
 mod races;
 mod relocate;
+mod remote_checks;
 mod routes;
 mod schemas;
 mod show;

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, Client, Gateway, Options, Token, eventually};
 
 /// A folder with policy files that goes away with the test.
-struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
-    fn new(rules: &Value) -> Self {
+    pub(crate) fn new(rules: &Value) -> Self {
         let folder = std::env::temp_dir().join(format!("rockpool-policy-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).unwrap();
         let files = Self(folder);
@@ -21,7 +21,7 @@ impl Files {
         files
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.join("policy.yaml")
     }
 
@@ -32,7 +32,7 @@ impl Files {
         fs::rename(new, self.path()).unwrap();
     }
 
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options::default().set("policy", "file", self.path().to_str().unwrap())
     }
 }
@@ -256,7 +256,7 @@ fn a_start_with_a_broken_policy_is_refused() {
             "policy.yaml:1: rule get_image",
             "policy.yaml:2: rule get_images",
             "policy.yaml:3: rule get_task",
-            "another server",
+            "remote_checks_allowed_hosts",
         ] {
             assert!(text.contains(words), "{words:?} is not in: {text}");
         }

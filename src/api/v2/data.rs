@@ -87,7 +87,7 @@ pub(in crate::api) async fn download(
     let image = state.services.downloadable(&caller, &id).await?;
     let wanted: Vec<&str> =
         query.iter().filter(|(name, _)| name == "prefer").map(|(_, value)| value.as_str()).collect();
-    let preferred = state.services.preferred_stores(&caller, &image, &wanted.join(","))?;
+    let preferred = state.services.preferred_stores(&caller, &image, &wanted.join(",")).await?;
     let etag = etag(&image);
     // Bytes of an image never change: whoever has them needs nothing.
     if let (Some(etag), Some(known)) = (&etag, text(headers, IF_NONE_MATCH.as_str())?)

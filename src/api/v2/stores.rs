@@ -31,7 +31,7 @@ pub(in crate::api) async fn detail(
         object.insert("properties".into(), Value::Object(store.properties));
         Value::Object(object)
     };
-    let stores: Vec<Value> = state.services.stores_detail(&caller)?.into_iter().map(detailed).collect();
+    let stores: Vec<Value> = state.services.stores_detail(&caller).await?.into_iter().map(detailed).collect();
     Ok(Json(json!({"stores": stores})))
 }
 

@@ -25,7 +25,7 @@ pub(in crate::api) async fn list(
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Json<Value>, Problem> {
-    let tasks = state.services.tasks(&caller)?;
+    let tasks = state.services.tasks(&caller).await?;
     body::none(&request)?;
     let pairs = pairs(&raw.unwrap_or_default())?;
     let query = TaskQuery::parse(&pairs, state.services.settings().page_sizes)?;
@@ -47,10 +47,10 @@ pub(in crate::api) async fn create(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let tasks = state.services.tasks(&caller)?;
+    let tasks = state.services.tasks(&caller).await?;
     let expected = "The request body must be a JSON object with the type and the input of the task.";
     let body = body::object(request, state.settings.body_idle_timeout, expected).await?;
-    Err(tasks.refuse(&body).into())
+    Err(tasks.refuse(&body).await.into())
 }
 
 /// `GET /v2/tasks/{id}`.
@@ -60,7 +60,7 @@ pub(in crate::api) async fn show(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Json<Value>, Problem> {
-    let tasks = state.services.tasks(&caller)?;
+    let tasks = state.services.tasks(&caller).await?;
     body::none(&request)?;
     Ok(Json(wire::task(&tasks.show(&id).await?, &state.settings)))
 }
@@ -71,7 +71,7 @@ pub(in crate::api) async fn delete(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.services.tasks(&caller)?;
+    state.services.tasks(&caller).await?;
     body::none(&request)?;
     let text = "This operation is currently not permitted on Glance Tasks. They are auto deleted after reaching the time based on their expires_at property.";
     let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();

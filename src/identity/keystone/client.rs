@@ -3,30 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Config;
+use crate::identity::http::Http;
 use crate::secret::Secret;
 use crate::tls;
 
 /// Largest answer, in bytes. A token with the catalog of a large site has some 100 KiB.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Largest head of an answer, in bytes.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most requests at once. Keystone has far fewer workers; more would only queue there.
 const REQUESTS_MAX: usize = 64;
-/// Connections that stay open unused, and for how long: shorter than what servers allow.
-const IDLE_CONNECTIONS_MAX: usize = 8;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// First pause before another attempt; each further one is twice as long.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,7 +80,7 @@ impl Answer {
 
 /// A client with a pool of connections.
 pub(super) struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Http,
     places: Semaphore,
     timeout: Duration,
     retries: u32,
@@ -98,25 +90,13 @@ impl Client {
     /// # Errors
     /// Why there can be no TLS.
     pub(super) fn new(config: &Config) -> Result<Self, String> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(Duration::from_secs(config.http_connect_timeout_s)));
         let tls = if config.auth_url.starts_with("https:") {
             tls::client(config.trust()).map_err(|problem| format!("cafile {problem}"))?
         } else {
             tls::client(tls::Trust::Anybody)?
         };
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(connector);
         Ok(Self {
-            http,
+            http: Http::new(Duration::from_secs(config.http_connect_timeout_s), tls),
             places: Semaphore::new(REQUESTS_MAX),
             timeout: Duration::from_secs(config.http_request_timeout_s),
             retries: config.http_request_max_retries,
@@ -168,32 +148,12 @@ impl Client {
         if let Some(id) = question.request_id.and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(REQUEST_ID, id);
         }
-        let response =
-            self.http.request(request).await.map_err(|e| Failure(format!("cannot be reached: {}", chain(&e))))?;
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|e| {
-            if e.is::<LengthLimitError>() {
-                Failure(format!("gave an answer of more than {ANSWER_BYTES_MAX} bytes"))
-            } else {
-                Failure(format!("broke off its answer: {}", chain(&*e)))
-            }
-        })?;
-        Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        let (parts, body) = self.http.ask(request, ANSWER_BYTES_MAX).await.map_err(Failure)?.into_parts();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 }
 
 /// Whether another attempt may get another answer.
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
-}
-
-/// An error with what is behind it: the client's own text says "client error (Connect)" and no more.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

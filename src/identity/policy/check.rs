@@ -3,9 +3,15 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write as _};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::fact::Unanswerable;
+use super::remote::Answers;
 use super::rules::Rule;
 use super::target::{Credentials, Target};
+
+/// What stands for itself in a URL, whatever part of it that is.
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Something that holds for a caller and a target, or does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +41,13 @@ pub(super) enum Check {
         left: Left,
         /// What it is compared with.
         right: Template,
+    },
+    /// `http://host/path`: what a server says
+    Remote {
+        /// Whom to ask, with attributes of the target behind the host.
+        url: Template,
+        /// Host, and port if there is one, in lower case.
+        server: String,
     },
 }
 
@@ -69,12 +82,29 @@ pub(super) struct Question<'a> {
     pub(super) credentials: Credentials<'a>,
     /// What on.
     pub(super) target: Target<'a>,
+    /// What servers have said about it so far.
+    pub(super) answers: &'a Answers,
+}
+
+/// Why there is no verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Open {
+    /// There never will be.
+    Unanswerable,
+    /// The server of this URL has to be asked first.
+    Ask(String),
+}
+
+impl From<Unanswerable> for Open {
+    fn from(_: Unanswerable) -> Self {
+        Self::Unanswerable
+    }
 }
 
 impl Question<'_> {
     /// Whether the check holds. Checks are asked from left to right, and no more of them than needed. Recursion is
     /// bounded: rules that nest too deep or refer to themselves are refused when they are put together.
-    pub(super) fn holds(&self, check: &Check) -> Result<bool, Unanswerable> {
+    pub(super) fn holds(&self, check: &Check) -> Result<bool, Open> {
         match check {
             Check::Always => Ok(true),
             Check::Never => Ok(false),
@@ -97,7 +127,7 @@ impl Question<'_> {
             }
             Check::Role(role) => match self.fill(role) {
                 None => Ok(false),
-                Some(role) => self.credentials.has_role(&lower(&role)),
+                Some(role) => Ok(self.credentials.has_role(&lower(&role))?),
             },
             Check::Rule { index, .. } => match index.and_then(|index| self.rules.get(index)) {
                 None => Ok(false),
@@ -110,8 +140,15 @@ impl Question<'_> {
                     Left::Literal { text, .. } => Ok(*text == wanted),
                     Left::Credential(path) => {
                         let Some((name, rest)) = path.split_first() else { return Ok(false) };
-                        self.credentials.get(name).map_or(Ok(false), |fact| fact.is(rest, &wanted))
+                        Ok(self.credentials.get(name).map_or(Ok(false), |fact| fact.is(rest, &wanted))?)
                     }
+                }
+            }
+            Check::Remote { url, .. } => {
+                let url = self.url(url).ok_or(Open::Unanswerable)?;
+                match self.answers.get(&url) {
+                    Some(answer) => Ok((*answer)?),
+                    None => Err(Open::Ask(url)),
                 }
             }
         }
@@ -128,6 +165,18 @@ impl Question<'_> {
             [only] => part(only),
             parts => parts.iter().map(part).collect::<Option<String>>().map(Cow::Owned),
         }
+    }
+
+    /// As [`Self::fill`], with attributes that cannot change what else the URL says.
+    pub(super) fn url(&self, template: &Template) -> Option<String> {
+        let part = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Attribute(name) => {
+                let fact = self.target.get(name, self.credentials)?;
+                Some(utf8_percent_encode(&fact.text(), &UNRESERVED).to_string())
+            }
+        };
+        template.0.iter().map(part).collect()
     }
 }
 
@@ -156,6 +205,7 @@ impl Display for Check {
             Self::Any(checks) => list(f, checks, "or", |check| matches!(check, Self::Any(_))),
             Self::Role(role) => write!(f, "role:{role}"),
             Self::Rule { name, .. } => write!(f, "rule:{name}"),
+            Self::Remote { url, .. } => write!(f, "{url}"),
             Self::Same { left: Left::Literal { written, .. }, right } => write!(f, "{written}:{right}"),
             Self::Same { left: Left::Credential(path), right } => write!(f, "{}:{right}", path.join(".")),
         }

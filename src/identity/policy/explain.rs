@@ -42,18 +42,19 @@ pub struct Step {
 
 impl Policy {
     /// Why `caller` may do `action` to `target`, or may not.
-    #[must_use]
-    pub fn explain(&self, action: Action, caller: &Caller, target: Target<'_>) -> Option<Explanation> {
+    pub async fn explain(&self, action: Action, caller: &Caller, target: Target<'_>) -> Option<Explanation> {
         let rules = self.rules();
         let rule = rules.of(action)?;
-        let question = Question { rules: &rules.list, credentials: Credentials::Caller(caller), target };
+        let credentials = Credentials::Caller(caller);
+        let (allowed, answers) = self.decide(&rules, rule, credentials, target).await;
+        let question = Question { rules: &rules.list, credentials, target, answers: &answers };
         let mut steps = Vec::new();
         question.explain(&rule.check, 0, true, &mut steps);
         Some(Explanation {
             rule: rule.name.clone(),
             written: rule.written.clone(),
             origin: rule.origin.clone(),
-            allowed: question.holds(&rule.check).unwrap_or(false),
+            allowed,
             steps,
         })
     }
@@ -74,7 +75,12 @@ impl Question<'_> {
             Check::Rule { index: Some(index), .. } => {
                 self.rules.get(*index).map_or(&[][..], |rule| std::slice::from_ref(&rule.check))
             }
-            Check::Rule { index: None, .. } | Check::Always | Check::Never | Check::Role(_) | Check::Same { .. } => &[],
+            Check::Rule { index: None, .. }
+            | Check::Always
+            | Check::Never
+            | Check::Role(_)
+            | Check::Same { .. }
+            | Check::Remote { .. } => &[],
         };
         // The check that ends a list early decides it alone; otherwise all of them do.
         let goes_on = |inner: &Check| match check {
@@ -100,6 +106,14 @@ impl Question<'_> {
                 Some(rule) if rule.name != *name => format!("{name} is not defined, {} stands in", rule.name),
                 Some(rule) => rule.origin.clone().unwrap_or_else(|| "a default".into()),
             },
+            Check::Remote { url, .. } => {
+                self.missing(url).unwrap_or_else(|| match self.url(url).and_then(|url| self.answers.get(&url)) {
+                    Some(Ok(true)) => "the server says True".into(),
+                    Some(Ok(false)) => "the server does not say True".into(),
+                    Some(Err(_)) => "the server gives no answer".into(),
+                    None => "the server was not asked".into(),
+                })
+            }
             Check::Role(role) => self.missing(role).unwrap_or_else(|| {
                 let roles = self.credentials.get("roles").map(|roles| roles.text()).unwrap_or_default();
                 format!("the caller's roles are {roles}")

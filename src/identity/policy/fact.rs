@@ -57,6 +57,18 @@ impl<'a> Fact<'a> {
         }
     }
 
+    /// The value as JSON.
+    pub(super) fn json(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Flag(flag) => (*flag).into(),
+            Self::Integer(number) => (*number).into(),
+            Self::Text(text) => text.as_ref().into(),
+            Self::Texts(texts) => texts.iter().map(String::as_str).collect(),
+            Self::Json(value) => (*value).clone(),
+        }
+    }
+
     /// Whether this, or the part of it that `path` leads to, is the `wanted` text. Of a list, one element has to be.
     pub(super) fn is(&self, path: &[String], wanted: &str) -> Result<bool, Unanswerable> {
         match self {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
+use super::remote::ContentType;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +25,27 @@ pub struct Config {
     pub dirs: Vec<PathBuf>,
     /// How often the files are looked at for changes, in seconds.
     pub reload_interval_s: u64,
+    /// Servers that `http:` and `https:` checks may ask: `host`, or `host:port`. Without any, such checks are errors.
+    pub remote_checks_allowed_hosts: Vec<String>,
+    /// Longest wait for such a server, in seconds.
+    pub remote_timeout_s: u64,
+    /// How it is asked.
+    pub remote_content_type: ContentType,
+    /// PEM file of the authorities that `https:` servers must be signed by; without, the system's.
+    pub remote_cafile: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { file: DEFAULT_FILE.into(), dirs: Vec::new(), reload_interval_s: 5 }
+        Self {
+            file: DEFAULT_FILE.into(),
+            dirs: Vec::new(),
+            reload_interval_s: 5,
+            remote_checks_allowed_hosts: Vec::new(),
+            remote_timeout_s: 5,
+            remote_content_type: ContentType::Form,
+            remote_cafile: None,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod explain;
 mod fact;
 mod file;
 mod parse;
+mod remote;
 mod rules;
 mod target;
 
@@ -20,13 +21,16 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::Caller;
+use check::{Open, Question};
 use file::Texts;
+use remote::{Answers, Remote};
 use rules::Rules;
 use target::Credentials;
 
 pub use action::Action;
 pub use explain::{Explanation, Step};
 pub use file::{Config, Written};
+pub use remote::ContentType;
 pub use rules::Rule;
 pub use target::Target;
 
@@ -35,6 +39,7 @@ pub use target::Target;
 pub struct Policy {
     rules: RwLock<Arc<Rules>>,
     config: Config,
+    remote: Remote,
     /// What was read last, in force or not; `None` if something could not be read.
     read: Mutex<Option<Texts>>,
     /// What looked like a mistake at first.
@@ -47,9 +52,9 @@ impl Policy {
     /// # Errors
     /// Everything that is wrong with the files, a sentence each.
     pub fn load(config: Config) -> Result<Self, Vec<String>> {
-        let texts = config.texts()?;
-        let (rules, warnings) = compile(&texts)?;
-        Ok(Self { rules: RwLock::new(Arc::new(rules)), config, read: Mutex::new(Some(texts)), warnings })
+        let (texts, remote) = (config.texts()?, Remote::new(&config)?);
+        let (rules, warnings) = compile(&texts, Some(&config.remote_checks_allowed_hosts))?;
+        Ok(Self { rules: RwLock::new(Arc::new(rules)), config, remote, read: Mutex::new(Some(texts)), warnings })
     }
 
     /// What looked like a mistake when the files were read first, a sentence each.
@@ -58,12 +63,15 @@ impl Policy {
         &self.warnings
     }
 
-    /// The defaults with the rules of one file.
+    /// The defaults with the rules of one file, which may name any server, and asks none.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn of_file(file: &Path) -> Result<Self, Vec<String>> {
-        Self::load(Config { file: file.to_owned(), dirs: Vec::new(), ..Config::default() })
+        let config = Config { file: file.to_owned(), dirs: Vec::new(), ..Config::default() };
+        let (texts, remote) = (config.texts()?, Remote::new(&config)?);
+        let (rules, warnings) = compile(&texts, None)?;
+        Ok(Self { rules: RwLock::new(Arc::new(rules)), config, remote, read: Mutex::new(Some(texts)), warnings })
     }
 
     /// How often the files are to be looked at.
@@ -81,7 +89,7 @@ impl Policy {
             return;
         }
         *read = texts.as_ref().ok().cloned();
-        match texts.and_then(|texts| compile(&texts)) {
+        match texts.and_then(|texts| compile(&texts, Some(&self.config.remote_checks_allowed_hosts))) {
             Ok((rules, warnings)) => {
                 let overrides = rules.list.iter().filter(|rule| rule.origin.is_some()).count();
                 *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
@@ -100,25 +108,52 @@ impl Policy {
     }
 
     /// Whether the caller administers the cloud (`context_is_admin`).
-    #[must_use]
-    pub fn is_admin(&self, caller: &Caller) -> bool {
+    pub async fn is_admin(&self, caller: &Caller) -> bool {
         let rules = self.rules();
-        rules.hold(rules.admin(), Credentials::Caller(caller), Target::Caller(caller))
+        self.hold(&rules, rules.admin(), caller, Target::Caller(caller)).await
     }
 
     /// Whether `caller` may do `action` to `target`. An image that the caller may not see at all has been
     /// sorted out before, by the scope of the catalog query that looked for it: membership is decided there.
-    #[must_use]
-    pub fn allows(&self, action: Action, caller: &Caller, target: Target<'_>) -> bool {
+    pub async fn allows(&self, action: Action, caller: &Caller, target: Target<'_>) -> bool {
         let rules = self.rules();
-        rules.hold(rules.of(action), Credentials::Caller(caller), target)
+        self.hold(&rules, rules.of(action), caller, target).await
     }
 
     /// As [`Self::allows`], for a rule that an operator has named; one that is not defined is `default`.
-    #[must_use]
-    pub fn allows_rule(&self, name: &str, caller: &Caller, target: Target<'_>) -> bool {
+    pub async fn allows_rule(&self, name: &str, caller: &Caller, target: Target<'_>) -> bool {
         let rules = self.rules();
-        rules.hold(rules.named(name), Credentials::Caller(caller), target)
+        self.hold(&rules, rules.named(name), caller, target).await
+    }
+
+    async fn hold(&self, rules: &Rules, rule: Option<&Rule>, caller: &Caller, target: Target<'_>) -> bool {
+        match rule {
+            Some(rule) => self.decide(rules, rule, Credentials::Caller(caller), target).await.0,
+            None => false,
+        }
+    }
+
+    /// Whether a rule holds, and what servers have said about it. What cannot be answered does not hold.
+    async fn decide(
+        &self,
+        rules: &Rules,
+        rule: &Rule,
+        credentials: Credentials<'_>,
+        target: Target<'_>,
+    ) -> (bool, Answers) {
+        // Checks are asked at once; where one needs a server's word, all of them again when it is there.
+        let mut answers = Answers::new();
+        loop {
+            let question = Question { rules: &rules.list, credentials, target, answers: &answers };
+            match question.holds(&rule.check) {
+                Ok(holds) => return (holds, answers),
+                Err(Open::Unanswerable) => return (false, answers),
+                Err(Open::Ask(url)) => {
+                    let answer = self.remote.ask(&url, &rule.name, &question).await;
+                    answers.insert(url, answer);
+                }
+            }
+        }
     }
 
     /// Whether there is a rule of that name itself.
@@ -127,11 +162,17 @@ impl Policy {
         self.rules().list.iter().any(|rule| rule.name == name)
     }
 
-    /// As [`Self::allows_rule`], for credentials that nobody vouches for.
+    /// As [`Self::allows_rule`], for credentials that nobody vouches for. No server is asked.
     #[must_use]
     pub fn verdict(&self, name: &str, credentials: &Map<String, Value>, target: &Map<String, Value>) -> bool {
-        let rules = self.rules();
-        rules.hold(rules.named(name), Credentials::Json(credentials), Target::Json(target))
+        let (rules, answers) = (self.rules(), Answers::new());
+        let question = Question {
+            rules: &rules.list,
+            credentials: Credentials::Json(credentials),
+            target: Target::Json(target),
+            answers: &answers,
+        };
+        rules.named(name).is_some_and(|rule| question.holds(&rule.check).unwrap_or(false))
     }
 
     /// Calls `see` with every rule: the defaults in their order, then those that only files have.
@@ -140,7 +181,7 @@ impl Policy {
     }
 }
 
-fn compile(texts: &Texts) -> Result<(Rules, Vec<String>), Vec<String>> {
+fn compile(texts: &Texts, allowed: Option<&[String]>) -> Result<(Rules, Vec<String>), Vec<String>> {
     let (mut overrides, mut problems) = (Vec::new(), Vec::new());
     for (path, text) in texts {
         match file::overrides(path, text) {
@@ -148,17 +189,18 @@ fn compile(texts: &Texts) -> Result<(Rules, Vec<String>), Vec<String>> {
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Rules::new(&overrides) } else { Err(problems) }
+    if problems.is_empty() { Rules::new(&overrides, allowed) } else { Err(problems) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex, RwLock};
 
+    use futures_util::FutureExt as _;
     use serde_json::{Value, json};
     use time::OffsetDateTime;
 
-    use super::{Action, Config, Policy, Target, compile};
+    use super::{Action, Config, Policy, Remote, Target, compile};
     use crate::domain::id::ImageId;
     use crate::domain::image::{Attributes, Image, Visibility};
     use crate::domain::status::Status;
@@ -166,8 +208,15 @@ mod tests {
 
     /// The defaults with a file of this text.
     fn policy(text: &str) -> Result<Policy, Vec<String>> {
-        let (rules, warnings) = compile(&vec![("p.yaml".into(), text.to_owned())])?;
-        Ok(Policy { rules: RwLock::new(Arc::new(rules)), config: Config::default(), read: Mutex::new(None), warnings })
+        let (rules, warnings) = compile(&vec![("p.yaml".into(), text.to_owned())], Some(&[]))?;
+        let config = Config::default();
+        let remote = Remote::new(&config)?;
+        Ok(Policy { rules: RwLock::new(Arc::new(rules)), config, remote, read: Mutex::new(None), warnings })
+    }
+
+    /// What needs no server is decided at once.
+    fn now<T>(verdict: impl Future<Output = T>) -> T {
+        verdict.now_or_never().unwrap()
     }
 
     fn caller(project: &str, roles: &[&str]) -> Caller {
@@ -177,7 +226,7 @@ mod tests {
             roles: roles.iter().map(|r| (*r).to_owned()).collect(),
             ..Caller::default()
         };
-        caller.admin = policy("").unwrap().is_admin(&caller);
+        caller.admin = now(policy("").unwrap().is_admin(&caller));
         caller
     }
 
@@ -201,7 +250,7 @@ mod tests {
 
     fn allows(action: Action, caller: &Caller, visibility: Visibility) -> bool {
         let attributes = Attributes { visibility, ..Attributes::new(Some("p".into())) };
-        policy("").unwrap().allows(action, caller, Target::from(&attributes))
+        now(policy("").unwrap().allows(action, caller, Target::from(&attributes)))
     }
 
     #[test]
@@ -250,8 +299,8 @@ mod tests {
         for visibility in Visibility::ALL {
             let image = image(None, visibility);
             let target = Target::from(&image);
-            assert!(policy.allows(Action::GetImage, &caller("q", &["reader"]), target));
-            assert!(!policy.allows(Action::ModifyImage, &caller("q", &["member", "reader"]), target));
+            assert!(now(policy.allows(Action::GetImage, &caller("q", &["reader"]), target)));
+            assert!(!now(policy.allows(Action::ModifyImage, &caller("q", &["member", "reader"]), target)));
         }
     }
 
@@ -260,12 +309,12 @@ mod tests {
         let policy =
             policy("context_is_admin: role:cloud_admin and project_id:%(project)s and user_id:u\npublicize_image: '!'")
                 .unwrap();
-        assert!(policy.is_admin(&caller("p", &["cloud_admin"])));
-        assert!(!policy.is_admin(&Caller { user_id: "v".into(), ..caller("p", &["cloud_admin"]) }));
-        assert!(!policy.is_admin(&caller("p", &["admin"])));
+        assert!(now(policy.is_admin(&caller("p", &["cloud_admin"]))));
+        assert!(!now(policy.is_admin(&Caller { user_id: "v".into(), ..caller("p", &["cloud_admin"]) })));
+        assert!(!now(policy.is_admin(&caller("p", &["admin"]))));
         // Being an administrator is no way around a rule.
         let admin = Caller { admin: true, ..caller("p", &["cloud_admin"]) };
-        assert!(!policy.allows(Action::PublicizeImage, &admin, Target::Nothing));
+        assert!(!now(policy.allows(Action::PublicizeImage, &admin, Target::Nothing)));
     }
 
     #[test]
@@ -292,27 +341,27 @@ mod tests {
         ] {
             let policy = policy(&json!({"get_image": rule}).to_string()).unwrap();
             let target = Target::from(&image);
-            assert_eq!(policy.allows(Action::GetImage, &member, target), for_member, "{rule}");
-            assert_eq!(policy.allows(Action::GetImage, &owner, target), for_owner, "{rule}");
+            assert_eq!(now(policy.allows(Action::GetImage, &member, target)), for_member, "{rule}");
+            assert_eq!(now(policy.allows(Action::GetImage, &owner, target)), for_owner, "{rule}");
             // The explanation agrees with the verdict.
-            assert_eq!(policy.explain(Action::GetImage, &member, target).unwrap().allowed, for_member, "{rule}");
+            assert_eq!(now(policy.explain(Action::GetImage, &member, target)).unwrap().allowed, for_member, "{rule}");
         }
         let policy = policy("add_member: project_id:%(member_id)s").unwrap();
         let target = Target::Image { attributes, image: Some(&image), member: Some("p") };
-        assert!(policy.allows(Action::AddMember, &owner, target));
-        assert!(!policy.allows(Action::AddMember, &member, target), "the member that the action is about counts");
+        assert!(now(policy.allows(Action::AddMember, &owner, target)));
+        assert!(!now(policy.allows(Action::AddMember, &member, target)), "the member that the action is about counts");
     }
 
     #[test]
     fn a_rule_that_is_not_defined_is_the_default_rule() {
         let stranger = caller("q", &[]);
         let lenient = policy("get_tasks: rule:nothing").unwrap();
-        assert!(lenient.allows(Action::GetTasks, &stranger, Target::Nothing));
-        assert!(lenient.allows_rule("nothing", &stranger, Target::Nothing));
+        assert!(now(lenient.allows(Action::GetTasks, &stranger, Target::Nothing)));
+        assert!(now(lenient.allows_rule("nothing", &stranger, Target::Nothing)));
         assert!(lenient.warnings()[0].contains("rule:nothing"), "{:?}", lenient.warnings());
         let strict = policy("default: '!'\nget_tasks: rule:nothing").unwrap();
-        assert!(!strict.allows(Action::GetTasks, &stranger, Target::Nothing));
-        assert!(!strict.allows_rule("nothing", &stranger, Target::Nothing));
+        assert!(!now(strict.allows(Action::GetTasks, &stranger, Target::Nothing)));
+        assert!(!now(strict.allows_rule("nothing", &stranger, Target::Nothing)));
     }
 
     #[test]
@@ -330,7 +379,7 @@ mod tests {
             (json!([["role:member and role:other"]]), false),
         ] {
             let policy = policy(&json!({"get_tasks": lists}).to_string()).unwrap();
-            assert_eq!(policy.allows(Action::GetTasks, &member, Target::Nothing), allowed, "{lists}");
+            assert_eq!(now(policy.allows(Action::GetTasks, &member, Target::Nothing)), allowed, "{lists}");
         }
     }
 
@@ -343,7 +392,10 @@ mod tests {
             ("a: [", vec!["p.yaml:", "not YAML"]),
             ("- a", vec!["p.yaml:1", "lines of the form"]),
             ("get_image: role:a and\n", vec!["p.yaml:1", "get_image", "character 11", "ends"]),
-            ("a: '@'\nb: 'x'\nc: http://h/", vec!["p.yaml:2: rule b", "'x' is no check", "p.yaml:3: rule c", "server"]),
+            (
+                "a: '@'\nb: 'x'\nc: http://h/",
+                vec!["p.yaml:2: rule b", "'x' is no check", "p.yaml:3: rule c", "remote_checks_allowed_hosts"],
+            ),
             ("a: '@'\na: '!'", vec!["p.yaml:2", "rule a is there twice"]),
             ("a:", vec!["p.yaml:1", "rule a is empty"]),
             ("a: ~", vec!["rule a is empty"]),
@@ -388,7 +440,7 @@ mod tests {
     fn an_explanation_points_at_what_decided() {
         let policy = policy("get_image: role:admin or (role:reader and project_id:%(project_id)s)").unwrap();
         let image = image(Some("p"), Visibility::Private);
-        let explained = policy.explain(Action::GetImage, &caller("q", &["reader"]), Target::from(&image)).unwrap();
+        let explained = now(policy.explain(Action::GetImage, &caller("q", &["reader"]), Target::from(&image))).unwrap();
         assert!(!explained.allowed);
         assert_eq!(explained.origin.as_deref(), Some("p.yaml:1"));
         let deciding: Vec<&str> =
@@ -423,7 +475,8 @@ mod tests {
         std::fs::write(folder.join("d/60.yaml~"), "broken: [").unwrap();
         let policy = Policy::load(config).unwrap();
         let allowed = || {
-            [Action::GetTasks, Action::GetTask].map(|action| policy.allows(action, &caller("p", &[]), Target::Nothing))
+            [Action::GetTasks, Action::GetTask]
+                .map(|action| now(policy.allows(action, &caller("p", &[]), Target::Nothing)))
         };
         assert_eq!(allowed(), [false, false]);
         write(&overlay, &json!({"get_tasks": "@"}));

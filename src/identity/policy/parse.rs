@@ -1,6 +1,8 @@
 //! The policy language: text into a tree of checks. `oslo.policy` reads the same language; what it logs and then takes
 //! for `!` is an error here.
 
+use hyper::http::uri::Authority;
+
 use super::check::{Check, Left, Part, Template};
 use super::fact::float_written;
 
@@ -197,14 +199,21 @@ fn check(text: &str, at: usize) -> Result<Check, SyntaxError> {
     Ok(match kind {
         "rule" => Check::Rule { name: rest.to_owned(), index: None },
         "role" => Check::Role(right()?),
-        "http" | "https" => {
-            return wrong(
-                at,
-                format!("'{text}' asks another server, which Rockpool does not do: write the condition itself"),
-            );
-        }
+        "http" | "https" => Check::Remote { url: template(text, at)?, server: server(rest, at)? },
         _ => Check::Same { left: left(kind, at)?, right: right()? },
     })
+}
+
+/// Host and port of a URL, which attributes cannot be a part of.
+fn server(rest: &str, at: usize) -> Result<String, SyntaxError> {
+    let authority = rest.strip_prefix("//").and_then(|rest| rest.split(['/', '?']).next());
+    match authority.map(str::parse::<Authority>) {
+        Some(Ok(authority)) if !authority.as_str().contains(['@', '%', '#']) => Ok(authority.as_str().to_lowercase()),
+        _ => wrong(
+            at,
+            "a server is asked by http://HOST/PATH or https://HOST:PORT/PATH, without user and password; attributes can stand in the path only",
+        ),
+    }
 }
 
 fn left(text: &str, at: usize) -> Result<Left, SyntaxError> {
@@ -332,6 +341,7 @@ mod tests {
             ("'public':%(visibility)s", "'public':%(visibility)s"),
             ("a.b_c.d:x%%%(y)sz", "a.b_c.d:x%%%(y)sz"),
             ("('x':'y')", "'x':'y'"),
+            ("not http://Policy:80/%(id)s/%%", "not http://Policy:80/%(id)s/%%"),
         ] {
             if meaning.is_empty() {
                 assert!(rule(text).is_err(), "{text}");
@@ -358,8 +368,12 @@ mod tests {
             ("project_id:%(project_id)", 12, "%(NAME)s"),
             ("project_id:ü%d", 13, "%(NAME)s"),
             ("project_id:%(a", 12, "%(NAME)s"),
-            ("not http://policy/%(id)s", 5, "another server"),
-            ("https:x", 1, "another server"),
+            ("not http:policy/%(id)s", 5, "http://HOST/PATH"),
+            ("https:x", 1, "http://HOST/PATH"),
+            ("http://%(name)s/x", 1, "in the path only"),
+            ("http://a:b@policy/x", 1, "without user"),
+            ("http:///x", 1, "http://HOST/PATH"),
+            ("http://policy/%d", 15, "%(NAME)s"),
             ("a..b:x", 1, "credential"),
             ("user-id:x", 1, "credential"),
             (":x", 1, "credential"),

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::Action;
-use super::check::{Check, Left, Question};
+use super::check::{Check, Left};
 use super::defaults::{ADMIN_RULE, DEFAULT_RULE, DEFAULTS};
 use super::file::{Override, Written};
 use super::parse;
-use super::target::{Credentials, Target};
+use super::target::Credentials;
 
 /// Deepest nesting of a rule with all rules that it refers to.
 const DEPTH_MAX: usize = 256;
@@ -42,12 +42,13 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Puts rules together; the last one of a name counts. Returns with them what looks like a mistake.
+    /// Puts rules together; the last one of a name counts. Returns with them what looks like a mistake. Checks may ask
+    /// the servers `allowed`, or any without it.
     ///
     /// # Errors
     /// Everything that is wrong, a sentence each.
-    pub(super) fn new(overrides: &[Override]) -> Result<(Self, Vec<String>), Vec<String>> {
-        let mut problems = Vec::new();
+    pub(super) fn new(overrides: &[Override], allowed: Option<&[String]>) -> Result<(Self, Vec<String>), Vec<String>> {
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
         let mut named: BTreeMap<&str, Rule> = BTreeMap::new();
         for &(name, text) in DEFAULTS {
             match parse::rule(text) {
@@ -61,7 +62,20 @@ impl Rules {
         }
         for item in overrides {
             match item.check() {
-                Ok(check) => {
+                Ok(mut check) => {
+                    check.visit(&mut |check| match (check, allowed) {
+                        (Check::Remote { server, .. }, None) => warnings.push(format!(
+                            "{}: rule {} asks the server {server}, which policy.remote_checks_allowed_hosts has to name",
+                            item.origin(),
+                            item.name
+                        )),
+                        (Check::Remote { server, .. }, Some(allowed)) if !names(allowed, server) => problems.push(format!(
+                            "{}: rule {} asks the server {server}, which policy.remote_checks_allowed_hosts does not name",
+                            item.origin(),
+                            item.name
+                        )),
+                        _ => {}
+                    });
                     let default = named.get(item.name.as_str()).and_then(|rule| rule.default);
                     let (name, written, origin) = (item.name.clone(), item.written.clone(), Some(item.origin()));
                     named.insert(&item.name, Rule { name, written, default, origin, check });
@@ -74,7 +88,6 @@ impl Rules {
         }
         let mut list: Vec<Rule> = DEFAULTS.iter().filter_map(|(name, _)| named.remove(name)).collect();
         list.extend(named.into_values());
-        let mut warnings = Vec::new();
         let places: BTreeMap<String, usize> =
             list.iter().enumerate().map(|(place, rule)| (rule.name.clone(), place)).collect();
         let mut referred = BTreeSet::new();
@@ -141,12 +154,12 @@ impl Rules {
         let find = |name: &str| self.list.iter().find(|rule| rule.name == name);
         find(name).or_else(|| find(DEFAULT_RULE))
     }
+}
 
-    /// Whether a rule holds. What cannot be answered does not.
-    pub(super) fn hold(&self, rule: Option<&Rule>, credentials: Credentials<'_>, target: Target<'_>) -> bool {
-        let question = Question { rules: &self.list, credentials, target };
-        rule.is_some_and(|rule| question.holds(&rule.check).unwrap_or(false))
-    }
+/// Whether a server is among those that are named, with or without its port.
+fn names(allowed: &[String], server: &str) -> bool {
+    let host = server.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(server, |(host, _)| host);
+    allowed.iter().any(|name| name.eq_ignore_ascii_case(server) || name.eq_ignore_ascii_case(host))
 }
 
 impl Rule {
@@ -181,7 +194,12 @@ impl Check {
         match self {
             Self::Not(check) => check.visit(see),
             Self::All(checks) | Self::Any(checks) => checks.iter_mut().for_each(|check| check.visit(see)),
-            Self::Always | Self::Never | Self::Role(_) | Self::Rule { .. } | Self::Same { .. } => {}
+            Self::Always
+            | Self::Never
+            | Self::Role(_)
+            | Self::Rule { .. }
+            | Self::Same { .. }
+            | Self::Remote { .. } => {}
         }
     }
 }
@@ -248,7 +266,12 @@ fn measure(list: &[Rule], place: usize, path: &mut Vec<usize>, known: &mut [Opti
 
 fn below(list: &[Rule], check: &Check, path: &mut Vec<usize>, known: &mut [Option<Extent>]) -> Result<Extent, String> {
     let inner: &[Check] = match check {
-        Check::Always | Check::Never | Check::Role(_) | Check::Same { .. } | Check::Rule { index: None, .. } => &[],
+        Check::Always
+        | Check::Never
+        | Check::Role(_)
+        | Check::Same { .. }
+        | Check::Remote { .. }
+        | Check::Rule { index: None, .. } => &[],
         Check::Rule { index: Some(place), .. } => {
             let extent = measure(list, *place, path, known)?;
             return Ok(Extent { depth: extent.depth + 1, checks: extent.checks + 1 });

@@ -76,6 +76,53 @@ impl<'a> Target<'a> {
     }
 }
 
+impl<'a> Target<'a> {
+    /// All attributes that rules can ask for, as JSON.
+    pub(super) fn json(self, credentials: Credentials<'a>) -> Map<String, Value> {
+        let mut members = Map::new();
+        let names: &[&str] = match self {
+            Self::Image { attributes, .. } => {
+                members.extend(attributes.properties.iter().map(|(name, value)| (name.clone(), value.clone().into())));
+                &IMAGE_ATTRIBUTES
+            }
+            Self::Project(_) => &["project_id"],
+            Self::Metadef { .. } => &["project_id", "owner", "visibility"],
+            Self::Caller(_) => &["user", "project", "user_domain", "project_domain"],
+            Self::Json(given) => return given.clone(),
+            Self::Nothing => &[],
+        };
+        members.extend(names.iter().filter_map(|name| Some(((*name).to_owned(), self.get(name, credentials)?.json()))));
+        members
+    }
+}
+
+/// What images have besides properties.
+const IMAGE_ATTRIBUTES: [&str; 23] = [
+    "id",
+    "image_id",
+    "owner",
+    "project_id",
+    "member_id",
+    "member",
+    "visibility",
+    "name",
+    "status",
+    "protected",
+    "os_hidden",
+    "container_format",
+    "disk_format",
+    "min_disk",
+    "min_ram",
+    "tags",
+    "created_at",
+    "updated_at",
+    "size",
+    "virtual_size",
+    "checksum",
+    "os_hash_algo",
+    "os_hash_value",
+];
+
 fn image_attribute<'a>(
     name: &str,
     attributes: &'a Attributes,
@@ -172,6 +219,17 @@ impl<'a> Credentials<'a> {
                 let scope = members.get("system_scope").filter(|scope| scope.as_str().is_some_and(|s| !s.is_empty()));
                 let found = if name == "system" { scope.or_else(|| members.get(name)) } else { members.get(name) };
                 found.map(Fact::Json)
+            }
+        }
+    }
+
+    /// All of them, as JSON. Tokens are not among them.
+    pub(super) fn json(self) -> Map<String, Value> {
+        match self {
+            Self::Json(members) => members.clone(),
+            Self::Caller(_) => {
+                let member = |name: &str| Some((name.to_owned(), self.get(name)?.json()));
+                Self::NAMES.iter().filter_map(|name| member(name)).collect()
             }
         }
     }

@@ -33,14 +33,14 @@ impl Services {
     /// The namespace of that name, if the caller may see it and do that with it.
     async fn metadef_namespace(&self, caller: &Caller, name: &str, action: Action) -> Result<Namespace, Error> {
         let namespace = self.catalog.metadef_namespace(name, &caller.scope()).await?.ok_or_else(|| missing(name))?;
-        self.authorize_in(&namespace, caller, action)?;
+        self.authorize_in(&namespace, caller, action).await?;
         Ok(namespace)
     }
 
     /// Refuses what the policy does not allow. To one who may not even see it, a namespace does not exist.
-    fn authorize_in(&self, namespace: &Namespace, caller: &Caller, action: Action) -> Result<(), Error> {
-        let allowed = self.authorize(action, caller, target(namespace));
-        if allowed.is_err() && !self.policy.allows(Action::GetMetadefNamespace, caller, target(namespace)) {
+    async fn authorize_in(&self, namespace: &Namespace, caller: &Caller, action: Action) -> Result<(), Error> {
+        let allowed = self.authorize(action, caller, target(namespace)).await;
+        if allowed.is_err() && !self.policy.allows(Action::GetMetadefNamespace, caller, target(namespace)).await {
             return Err(missing(&namespace.attributes.name));
         }
         allowed
@@ -50,11 +50,14 @@ impl Services {
     async fn change_metadefs(&self, caller: &Caller, name: &str, actions: &[Action]) -> Result<(Tx, Namespace), Error> {
         let tx = self.catalog.begin("metadefs_change").await?;
         let locked = tx.lock_metadef_namespace(name, &caller.scope()).await?;
-        let allowed = locked.ok_or_else(|| missing(name)).and_then(|namespace| {
-            actions.iter().try_for_each(|action| self.authorize_in(&namespace, caller, *action))?;
+        let allowed = async {
+            let namespace = locked.ok_or_else(|| missing(name))?;
+            for action in actions {
+                self.authorize_in(&namespace, caller, *action).await?;
+            }
             Ok(namespace)
-        });
-        match allowed {
+        };
+        match allowed.await {
             Ok(namespace) => Ok((tx, namespace)),
             Err(refused) => conclude(tx, Err(refused)).await,
         }

@@ -28,17 +28,23 @@ impl Services {
     ) -> Result<NamespacePage, Error> {
         // 1. May the caller list any?
         let own = Target::Project(&caller.project_id);
-        self.authorize(Action::GetMetadefNamespaces, caller, own)?;
-        self.authorize(Action::ListMetadefResourceTypes, caller, own)?;
+        self.authorize(Action::GetMetadefNamespaces, caller, own).await?;
+        self.authorize(Action::ListMetadefResourceTypes, caller, own).await?;
         // 2. Those in scope, less those that the policy keeps back: of a page of these alone nobody must be told, so
         //    the next one is looked at.
         let mut query = query.clone();
         loop {
             let page = self.catalog.metadef_namespaces(&query, &caller.scope()).await?;
-            let mut namespaces = page.ok_or_else(|| missing(query.page.marker.as_deref().unwrap_or_default()))?;
+            let namespaces = page.ok_or_else(|| missing(query.page.marker.as_deref().unwrap_or_default()))?;
             let more = Some(namespaces.len()) == query.page.limit;
             let last = namespaces.last().map(|namespace| namespace.attributes.name.clone());
-            namespaces.retain(|n| self.policy.allows(Action::GetMetadefNamespace, caller, target(n)));
+            let mut shown = Vec::with_capacity(namespaces.len());
+            for namespace in namespaces {
+                if self.policy.allows(Action::GetMetadefNamespace, caller, target(&namespace)).await {
+                    shown.push(namespace);
+                }
+            }
+            let namespaces = shown;
             if !more || !namespaces.is_empty() || last.is_none() {
                 return Ok(NamespacePage { namespaces, more });
             }
@@ -62,7 +68,7 @@ impl Services {
             (Action::AddMetadefTag, !content.tags.is_empty()),
         ] {
             if asked {
-                self.authorize(action, caller, own)?;
+                self.authorize(action, caller, own).await?;
             }
         }
         // 2. All of it at once.
@@ -94,16 +100,17 @@ impl Services {
     ) -> Result<(Namespace, Parts), Error> {
         // 1. May the caller see it, and what it holds? To one who may not see it, it does not exist.
         let whole = self.catalog.metadef_namespace_whole(name, &caller.scope()).await?;
-        let (namespace, mut parts) = whole
-            .filter(|(n, _)| self.policy.allows(Action::GetMetadefNamespace, caller, target(n)))
-            .ok_or_else(|| missing(name))?;
+        let (namespace, mut parts) = whole.ok_or_else(|| missing(name))?;
+        if !self.policy.allows(Action::GetMetadefNamespace, caller, target(&namespace)).await {
+            return Err(missing(name));
+        }
         for action in [
             Action::ListMetadefResourceTypes,
             Action::GetMetadefObjects,
             Action::GetMetadefProperties,
             Action::GetMetadefTags,
         ] {
-            self.authorize_in(&namespace, caller, action)?;
+            self.authorize_in(&namespace, caller, action).await?;
         }
         // 2. As it is called on that type of resource.
         let association = resource_type.and_then(|resource_type| namespace.association(resource_type));

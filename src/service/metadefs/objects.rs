@@ -20,7 +20,7 @@ impl Services {
     pub async fn metadef_objects(&self, caller: &Caller, namespace: &str) -> Result<Vec<Dated<Object>>, Error> {
         let namespace = self.metadef_namespace(caller, namespace, Action::GetMetadefObjects).await?;
         // Who may list them may still not be shown any.
-        if !self.policy.allows(Action::GetMetadefObject, caller, target(&namespace)) {
+        if !self.policy.allows(Action::GetMetadefObject, caller, target(&namespace)).await {
             return Ok(Vec::new());
         }
         Ok(self.catalog.metadef_parts(Part::Object, namespace.id).await?)

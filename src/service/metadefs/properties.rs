@@ -51,7 +51,7 @@ impl Services {
         let name = match resource_type {
             None => name,
             Some(resource_type) => {
-                self.authorize_in(&namespace, caller, Action::GetMetadefResourceType)?;
+                self.authorize_in(&namespace, caller, Action::GetMetadefResourceType).await?;
                 without_prefix(&namespace, name, resource_type)?
             }
         };

@@ -14,7 +14,7 @@ impl Services {
     /// # Errors
     /// [`Error::Forbidden`].
     pub async fn metadef_resource_types(&self, caller: &Caller) -> Result<Vec<Dated<Named>>, Error> {
-        self.authorize(Action::ListMetadefResourceTypes, caller, Target::Project(&caller.project_id))?;
+        self.authorize(Action::ListMetadefResourceTypes, caller, Target::Project(&caller.project_id)).await?;
         Ok(self.catalog.metadef_resource_types().await?)
     }
 
@@ -29,7 +29,7 @@ impl Services {
     ) -> Result<Vec<Dated<Association>>, Error> {
         let namespace = self.metadef_namespace(caller, namespace, Action::ListMetadefResourceTypes).await?;
         // Who may list them may still not be shown any.
-        let shown = self.policy.allows(Action::GetMetadefResourceType, caller, target(&namespace));
+        let shown = self.policy.allows(Action::GetMetadefResourceType, caller, target(&namespace)).await;
         Ok(if shown { namespace.associations } else { Vec::new() })
     }
 
