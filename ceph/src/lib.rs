@@ -2,7 +2,7 @@
 //!
 //! Every call is a future that never blocks a tokio worker and that may be dropped at any point: buffers
 //! and handles belong to the operation, not to the future, and live until the C library is done with them.
-//! Dropping a future does not undo or cancel what it began.
+//! Dropping a future does not undo or cancel what it began; only [`Image::flatten`] ends with its future.
 //!
 //! Two kinds of calls exist. Reading and writing bytes uses librbd's own asynchronous calls (`io`).
 //! Everything else blocks for milliseconds to seconds in C and runs on tokio's blocking threads, a bounded
@@ -26,6 +26,7 @@ mod cluster;
 mod connection;
 mod error;
 mod extents;
+mod flatten;
 mod image;
 mod io;
 mod lock;
@@ -47,6 +48,7 @@ pub use cluster::{Cluster, ClusterConfig};
 pub use connection::Connection;
 pub use error::{Error, Kind};
 pub use extents::Extent;
+pub use flatten::{Flattening, Parent};
 pub use image::{Image, ImageStat};
 pub use malloc::{limit_malloc_arenas, trim_malloc};
 pub use options::{CloneFormat, CloneOptions, CreateOptions};

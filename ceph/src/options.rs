@@ -26,6 +26,8 @@ pub struct CloneOptions {
     pub features: Option<u64>,
     /// log2 of the object size; `None`: the parent's.
     pub order: Option<u8>,
+    /// The pool for the data, when it is not the clone's own.
+    pub data_pool: Option<String>,
 }
 
 /// The two kinds of clones; children of both can exist at once.
@@ -68,6 +70,9 @@ impl RawOptions {
         }
         if let Some(order) = options.order {
             raw.set_number(sys::RBD_IMAGE_OPTION_ORDER, u64::from(order))?;
+        }
+        if let Some(pool) = &options.data_pool {
+            raw.set_text(sys::RBD_IMAGE_OPTION_DATA_POOL, pool)?;
         }
         Ok(raw)
     }

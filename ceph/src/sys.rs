@@ -13,8 +13,8 @@
 //     --allowlist-function 'rados_(ioctx_create|ioctx_destroy|ioctx_get_id|ioctx_pool_stat|set_pool_full_try|stat|list_lockers|break_lock|blocklist_add|create_write_op|write_op_create|write_op_operate|release_write_op|get_instance_id|wait_for_latest_osdmap)' \
 //     --allowlist-function 'rbd_(image_options_(create|destroy|set_string|set_uint64)|create4|clone3|remove|rename)' \
 //     --allowlist-function 'rbd_(list2|image_spec_list_cleanup|list_children3|linked_image_spec_list_cleanup)' \
-//     --allowlist-function 'rbd_(open|open_read_only|open_by_id|open_by_id_read_only|close|aio_close|resize2|stat|get_size)' \
-//     --allowlist-function 'rbd_get_(features|id|block_name_prefix|data_pool_id)' \
+//     --allowlist-function 'rbd_(open|open_read_only|open_by_id|open_by_id_read_only|close|aio_close|resize2|stat|get_size|flatten_with_progress)' \
+//     --allowlist-function 'rbd_get_(features|id|block_name_prefix|data_pool_id|parent)|rbd_(linked_image|snap)_spec_cleanup' \
 //     --allowlist-function 'rbd_snap_(create2|remove|protect|unprotect|is_protected|list|list_end|get_namespace_type)' \
 //     --allowlist-function 'rbd_trash_(move|list|list_cleanup|remove|restore)' \
 //     --allowlist-function 'rbd_aio_(writev|read|discard|write_zeroes|flush|create_completion|get_return_value|release)' \
@@ -74,6 +74,13 @@ pub struct rbd_linked_image_spec_t {
     pub image_id: *mut ::std::os::raw::c_char,
     pub image_name: *mut ::std::os::raw::c_char,
     pub trash: bool,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct rbd_snap_spec_t {
+    pub id: u64,
+    pub namespace_type: rbd_snap_namespace_type_t,
+    pub name: *mut ::std::os::raw::c_char,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -234,6 +241,8 @@ unsafe extern "C" {
         optval: u64,
     ) -> ::std::os::raw::c_int;
     pub fn rbd_image_spec_list_cleanup(images: *mut rbd_image_spec_t, num_images: usize);
+    pub fn rbd_linked_image_spec_cleanup(image: *mut rbd_linked_image_spec_t);
+    pub fn rbd_snap_spec_cleanup(snap: *mut rbd_snap_spec_t);
     pub fn rbd_linked_image_spec_list_cleanup(images: *mut rbd_linked_image_spec_t, num_images: usize);
     pub fn rbd_list2(io: rados_ioctx_t, images: *mut rbd_image_spec_t, max_images: *mut usize)
     -> ::std::os::raw::c_int;
@@ -314,6 +323,16 @@ unsafe extern "C" {
         prefix_len: usize,
     ) -> ::std::os::raw::c_int;
     pub fn rbd_get_data_pool_id(image: rbd_image_t) -> i64;
+    pub fn rbd_get_parent(
+        image: rbd_image_t,
+        parent_image: *mut rbd_linked_image_spec_t,
+        parent_snap: *mut rbd_snap_spec_t,
+    ) -> ::std::os::raw::c_int;
+    pub fn rbd_flatten_with_progress(
+        image: rbd_image_t,
+        cb: librbd_progress_fn_t,
+        cbdata: *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int;
     pub fn rbd_snap_list(
         image: rbd_image_t,
         snaps: *mut rbd_snap_info_t,

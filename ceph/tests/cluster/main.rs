@@ -9,6 +9,7 @@ mod clones;
 mod connections;
 mod dead_writer;
 mod dropped;
+mod flatten;
 mod lifecycle;
 mod misuse;
 mod stopped;
