@@ -71,6 +71,9 @@ pub struct Probe {
     pub available_bytes: Option<u64>,
 }
 
+/// Hears from time to time how many bytes of a copy are there.
+pub type Copied<'c> = &'c (dyn Fn(u64) + Send + Sync);
+
 /// A place for blobs.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -113,6 +116,23 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Unavailable`], [`Error::Denied`]; nothing is left behind.
     async fn create(&self, attempt: Attempt, size_bytes: Option<u64>) -> Result<Box<dyn BlobWriter>, Error>;
+
+    /// Makes a blob for `attempt` that holds what the published blob at `source` holds, wherever that is, without its
+    /// bytes passing through this process's pump: it is only left to be sealed. `None`: there is no such way from
+    /// there to here, or this store's user may not take it; copy the bytes. May be repeated after a crash, and goes
+    /// on then. Ends soon when the future is dropped.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the source is gone, [`Error::NoSpace`], [`Error::Unavailable`]; what there is of the
+    /// copy is left to [`Store::discard`].
+    async fn copy_from(
+        &self,
+        _source: &str,
+        _attempt: Attempt,
+        _copied: Copied<'_>,
+    ) -> Result<Option<Box<dyn BlobWriter>>, Error> {
+        Ok(None)
+    }
 
     /// Gives a sealed attempt the name of its image and returns its URL. May be repeated, by any
     /// gateway.

@@ -9,6 +9,7 @@ mod browser;
 mod cache;
 mod clones;
 mod config;
+mod copies;
 mod crash;
 mod create;
 mod database;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ceph::{Children, Error, Image, Kind, Pool};
 
 use super::publish::is_of;
-use super::{RbdStore, SNAPSHOT};
+use super::{ATTEMPT_PREFIX, RbdStore, SNAPSHOT};
 use crate::store::Attempt;
 
 /// Why a blob cannot be retired.
@@ -59,7 +59,7 @@ pub(super) async fn retire(pool: &Pool, name: &str) -> Result<(), Failure> {
         Err(e) if e.kind() == Kind::NotFound => return Ok(()),
         Err(e) => return Err(e.into()),
     };
-    let mut verdict = users(&image).await;
+    let mut verdict = users(&image, name).await;
     if verdict.is_ok() {
         verdict = match image.snapshot_unprotect(SNAPSHOT).await {
             Ok(()) => Ok(()),
@@ -86,7 +86,7 @@ pub(super) async fn check_unused(pool: &Pool, name: &str) -> Result<(), Failure>
         Err(e) if e.kind() == Kind::NotFound => return Ok(()),
         Err(e) => return Err(e.into()),
     };
-    let verdict = users(&image).await;
+    let verdict = users(&image, name).await;
     image.close().await?;
     verdict
 }
@@ -139,7 +139,7 @@ pub(super) async fn discard(pool: &Pool, attempt: Attempt) -> Result<(), Error> 
 }
 
 /// Removes an RBD image that no consumer has seen, with its snapshot if it got that far.
-async fn remove(pool: &Pool, name: &str) -> Result<(), Error> {
+pub(super) async fn remove(pool: &Pool, name: &str) -> Result<(), Error> {
     match pool.remove_image(name).await {
         Err(e) if e.kind() == Kind::HasSnapshots => {}
         done => return ignore_missing(done),
@@ -155,8 +155,9 @@ async fn remove(pool: &Pool, name: &str) -> Result<(), Error> {
     ignore_missing(pool.remove_image(name).await)
 }
 
-/// Refuses an image that has clones, or snapshots that are not ours to remove.
-async fn users(image: &Image) -> Result<(), Failure> {
+/// Refuses an image that has clones, or snapshots that are not ours to remove. A copy of it that is under way is no
+/// user: it keeps what it needs until it has ended, one way or the other.
+async fn users(image: &Image, name: &str) -> Result<(), Failure> {
     let snapshots = image.snapshots().await?;
     let foreign: Vec<&str> = snapshots.iter().map(|s| s.name.as_str()).filter(|name| *name != SNAPSHOT).collect();
     if !foreign.is_empty() {
@@ -169,8 +170,11 @@ async fn users(image: &Image) -> Result<(), Failure> {
         return Ok(());
     }
     match image.children(SNAPSHOT).await? {
-        Children::Known(children) if children.is_empty() => Ok(()),
-        Children::Known(children) => {
+        Children::Known(mut children) => {
+            children.retain(|child| !child.image.starts_with(&format!("{ATTEMPT_PREFIX}{name}-")));
+            if children.is_empty() {
+                return Ok(());
+            }
             let mut named: Vec<String> =
                 children.iter().take(NAMED_USERS_MAX).map(|child| format!("{}/{}", child.pool, child.image)).collect();
             if children.len() > NAMED_USERS_MAX {

@@ -8,6 +8,7 @@
 //! | an image being deleted | the pool's trash, under its old name |
 
 mod config;
+mod copy;
 mod delete;
 mod publish;
 mod read;
@@ -25,7 +26,7 @@ use tokio::sync::Mutex;
 
 pub use config::Config;
 
-use super::{Attempt, BlobReader, BlobWriter, Common, Error, Probe, Store};
+use super::{Attempt, BlobReader, BlobWriter, Common, Copied, Error, Probe, Store};
 use crate::domain::location::{RbdUrl, SNAPSHOT};
 
 /// How the names of attempts begin.
@@ -146,6 +147,21 @@ impl Store for RbdStore {
         let pool = self.pool().await?;
         let writer = write::RbdWriter::create(self, &pool, &Self::attempt_name(attempt), size_bytes).await;
         writer.map(|w| Box::new(w) as Box<dyn BlobWriter>).map_err(|e| self.note(pool.cluster(), e))
+    }
+
+    async fn copy_from(
+        &self,
+        source: &str,
+        attempt: Attempt,
+        copied: Copied<'_>,
+    ) -> Result<Option<Box<dyn BlobWriter>>, Error> {
+        let Ok(source) = RbdUrl::parse(source) else { return Ok(None) };
+        let pool = self.pool().await?;
+        if source.fsid != pool.cluster().fsid() {
+            return Ok(None);
+        }
+        let copy = copy::copy(self, &pool, &source, &Self::attempt_name(attempt), copied).await;
+        copy.map(|w| w.map(|w| Box::new(w) as Box<dyn BlobWriter>)).map_err(|e| self.note(pool.cluster(), e))
     }
 
     async fn publish(&self, attempt: Attempt) -> Result<String, Error> {

@@ -52,11 +52,18 @@ impl RbdWriter {
         writer.image.metadata_set(&format!("{DESCRIPTION_PREFIX}state"), "uploading").await?;
         Ok(writer)
     }
+
+    /// Goes on with an image of `size_bytes`.
+    pub(super) fn resume(image: Image, order: u8, size_bytes: u64) -> Self {
+        Self { image, order, end: size_bytes, growth: GROWTH_MIN_BYTES }
+    }
 }
 
-/// The cluster's default features; layering, without which there are no clones, always.
-async fn features(pool: &Pool) -> Result<Option<u64>, ceph::Error> {
-    const LAYERING: u64 = 1;
+/// The RBD feature without which there are no clones.
+pub(super) const LAYERING: u64 = 1;
+
+/// The cluster's default features; layering always.
+pub(super) async fn features(pool: &Pool) -> Result<Option<u64>, ceph::Error> {
     let default = pool.cluster().config_option("rbd_default_features").await?;
     Ok(default.and_then(|text| text.trim().parse::<u64>().ok()).map(|features| features | LAYERING))
 }
