@@ -130,7 +130,7 @@ wants() { [[ " ${PARTS[*]} " == *" $1 "* ]]; }
 wants_scripts() { [[ ${PARTS[*]} != unit ]]; }
 
 # The emulator and its RBD module must come from one build. Where the emulator is installed already,
-# from backports perhaps, the module has to follow it. qemu-utils is not needed at all.
+# from backports perhaps, the module has to follow it.
 qemu_packages() {
     local version
     if version=$(dpkg-query -W -f '${Version}' qemu-system-x86 2>/dev/null) && [[ -n $version ]]; then
@@ -141,7 +141,8 @@ qemu_packages() {
 }
 
 install_packages() {
-    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck python3-venv)
+    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck python3-venv
+        qemu-utils xz-utils zstd bzip2)
     if wants_scripts; then packages+=(bsdutils); fi
     # shellcheck disable=SC2207 # words without blanks
     if wants boot; then packages+=($(qemu_packages) syslinux syslinux-common mtools cpio); fi

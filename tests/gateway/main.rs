@@ -14,6 +14,7 @@ mod crash;
 mod create;
 mod database;
 mod delete;
+mod disks;
 mod download;
 mod failures;
 mod harness;
