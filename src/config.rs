@@ -17,6 +17,7 @@ use crate::domain::custom::CustomProperties;
 use crate::domain::image::Formats;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
+use crate::fetch::Fetcher;
 use crate::identity::limits::{Limits, Source};
 use crate::identity::local::Local;
 use crate::identity::protection::{Protections, RuleFormat};
@@ -221,8 +222,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// `[tasks]`
     pub tasks: Tasks,
-    /// `[fetch]`, as rules.
-    pub fetch: Arc<fetch::Rules>,
+    /// `[fetch]`, ready for use.
+    pub fetch: Arc<Fetcher>,
     /// `[cors]`
     pub cors: api::cors::Config,
     /// `[identity]`
@@ -306,7 +307,7 @@ impl Config {
         if let Some(tasks) = &tasks {
             problems.extend(at_least_one("tasks", &[("time_to_live_h", tasks.time_to_live_h.into())]));
         }
-        let fetch = fetch.and_then(|config| fetch::Rules::new(&config).map_err(|found| problems.extend(found)).ok());
+        let fetch = fetch.and_then(|config| Fetcher::new(&config).map_err(|found| problems.extend(found)).ok());
         if let Some(cors) = &cors {
             problems.extend(cors.problems());
         }
