@@ -5,6 +5,7 @@
 //! for a finished one, and a late writer of a dead attempt cannot touch the new one.
 
 mod config;
+pub mod fan;
 pub mod rbd;
 
 use std::cmp::Reverse;
