@@ -8,11 +8,15 @@
 //! A format has to know its tables only: [`extents`] does everything else, for all of them.
 
 mod inflate;
+mod qcow2;
 mod read;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::Format;
 pub use read::extents;
 
 /// Longest that a packed run may be, packed or unpacked, in bytes.
@@ -94,7 +98,7 @@ pub trait DiskMap: Send {
     /// Size of the disk.
     fn virtual_size_bytes(&self) -> u64;
 
-    /// The next runs, some thousands at most; none at the end of the disk. One after the other they are the whole
+    /// The next runs, a few MiB of them at most; none at the end of the disk. One after the other they are the whole
     /// disk; only the last one may reach past its end, and is cut there. They lie within the file.
     ///
     /// # Errors
@@ -122,5 +126,16 @@ impl Limits {
             )));
         }
         Ok(())
+    }
+}
+
+/// The tables of the disk that a file of that format holds.
+///
+/// # Errors
+/// [`Error::Refused`] for a file that is broken or unsafe, or whose format needs no reading or cannot be read.
+pub async fn open(format: Format, source: Arc<dyn ReadAt>, limits: Limits) -> Result<Box<dyn DiskMap>, Error> {
+    match format {
+        Format::Qcow2 => Ok(Box::new(qcow2::Map::open(source, limits).await?)),
+        other => Err(Error::Refused(format!("An image in the format {other} cannot be converted."))),
     }
 }

@@ -154,7 +154,8 @@ impl Reader {
     }
 }
 
-async fn fetch(source: &dyn ReadAt, range: Range<u64>) -> Result<Bytes, Error> {
+/// Bytes of the file, all of them or an error.
+pub(super) async fn fetch(source: &dyn ReadAt, range: Range<u64>) -> Result<Bytes, Error> {
     let length = (range.end - range.start) as usize;
     let bytes = source.read_at(range.start, length).await?;
     if bytes.len() != length {
