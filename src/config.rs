@@ -15,6 +15,7 @@ use toml::{Table, Value};
 use crate::domain::content::HashAlgorithm;
 use crate::domain::custom::CustomProperties;
 use crate::domain::image::Formats;
+use crate::domain::import::Method;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::fetch::Fetcher;
@@ -205,6 +206,22 @@ impl Default for Tasks {
     }
 }
 
+/// `[import]`: data that a client does not send by `PUT .../file`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Import {
+    /// Methods that are offered.
+    pub methods: Vec<String>,
+    /// How long staged data waits to be imported, in hours.
+    pub staging_time_h: u32,
+}
+
+impl Default for Import {
+    fn default() -> Self {
+        Self { methods: vec![Method::GlanceDirect.as_str().into()], staging_time_h: 24 }
+    }
+}
+
 /// The whole configuration, checked.
 #[derive(Clone)]
 pub struct Config {
@@ -224,6 +241,8 @@ pub struct Config {
     pub tasks: Tasks,
     /// `[fetch]`, ready for use.
     pub fetch: Arc<Fetcher>,
+    /// `[import]`
+    pub import: Import,
     /// `[cors]`
     pub cors: api::cors::Config,
     /// `[identity]`
@@ -273,6 +292,7 @@ impl Config {
         let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
         let tasks: Option<Tasks> = section(&mut document, "tasks", true, &mut problems);
         let fetch: Option<fetch::Config> = section(&mut document, "fetch", true, &mut problems);
+        let import: Option<Import> = section(&mut document, "import", true, &mut problems);
         let cors: Option<api::cors::Config> = section(&mut document, "cors", true, &mut problems);
         let identity = identity(&mut document, &mut problems);
         let limits: Option<identity::limits::Config> = section(&mut document, "limits", true, &mut problems);
@@ -280,7 +300,7 @@ impl Config {
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, tasks, fetch, cors, identity, limits, policy"
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, tasks, import, fetch, cors, identity, limits, policy"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -308,6 +328,9 @@ impl Config {
             problems.extend(at_least_one("tasks", &[("time_to_live_h", tasks.time_to_live_h.into())]));
         }
         let fetch = fetch.and_then(|config| Fetcher::new(&config).map_err(|found| problems.extend(found)).ok());
+        if let Some(import) = &import {
+            problems.extend(import_problems(import));
+        }
         if let Some(cors) = &cors {
             problems.extend(cors.problems());
         }
@@ -332,7 +355,8 @@ impl Config {
                 }
             }
         }
-        match (server, log, catalog, images, jobs, tasks, fetch, cors, identity, limits, policy, default_store) {
+        match (server, log, catalog, images, jobs, tasks, fetch, import, cors, identity, limits, policy, default_store)
+        {
             (
                 Some(server),
                 Some(log),
@@ -341,6 +365,7 @@ impl Config {
                 Some(jobs),
                 Some(tasks),
                 Some(fetch),
+                Some(import),
                 Some(cors),
                 Some(identity),
                 Some(limits),
@@ -355,6 +380,7 @@ impl Config {
                 jobs,
                 tasks,
                 fetch: Arc::new(fetch),
+                import,
                 cors,
                 identity,
                 limits,
@@ -392,6 +418,10 @@ impl Config {
             lease: Duration::from_secs(self.jobs.lease_s),
             client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),
             task_time_to_live: Duration::from_secs(3600 * u64::from(self.tasks.time_to_live_h)),
+            import: service::ImportSettings {
+                methods: self.import.methods.iter().filter_map(|name| Method::parse(name)).collect(),
+                staging_time: Duration::from_secs(3600 * u64::from(self.import.staging_time_h)),
+            },
             event_retention_days: self.catalog.event_retention_days,
         }
     }
@@ -624,6 +654,15 @@ fn images_problems(images: &Images) -> Vec<String> {
     problems
 }
 
+fn import_problems(import: &Import) -> Vec<String> {
+    let mut problems = at_least_one("import", &[("staging_time_h", import.staging_time_h.into())]);
+    for name in import.methods.iter().filter(|name| Method::parse(name).is_none()) {
+        let known = Method::ALL.map(Method::as_str).join(", ");
+        problems.push(format!("import.methods: there is no method \"{name}\"; known: {known}"));
+    }
+    problems
+}
+
 fn jobs_problems(jobs: &Jobs) -> Vec<String> {
     let mut problems = at_least_one("jobs", &[("poll_interval_s", jobs.poll_interval_s)]);
     if jobs.lease_s < LEASE_MIN_S {
@@ -694,6 +733,7 @@ mod tests {
         assert_eq!(common, store::Common::OPTIONS.map(str::to_owned).into());
         assert_eq!(keys(&["stores", "ceph"]), &common | &fields::<store::rbd::Config>());
         assert_eq!(keys(&["images"]), fields::<Images>());
+        assert_eq!(keys(&["import"]), fields::<super::Import>());
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());
         assert_eq!(keys(&["tasks"]), fields::<Tasks>());
         assert_eq!(keys(&["fetch"]), fields::<fetch::Config>());

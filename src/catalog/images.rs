@@ -10,14 +10,14 @@ use uuid::Uuid;
 use super::{Catalog, Error, Tx};
 use crate::domain::content::Content;
 use crate::domain::id::ImageId;
-use crate::domain::image::{Attributes, Image, Visibility};
+use crate::domain::image::{Attributes, Image, Import, Visibility};
 use crate::domain::query::Scope;
 use crate::domain::status::{Status, Transition};
 
 /// Columns of an image `i`, with its properties, tags and locations folded in: one statement, one
 /// round trip, however many images.
 pub(super) const COLUMNS: &str = "i.id, i.status, i.name, i.visibility, i.owner, i.protected, i.hidden, i.container_format, i.disk_format, \
-    i.min_disk_gib, i.min_ram_mib, i.size_bytes, i.virtual_size_bytes, i.checksum, i.os_hash_algo, i.os_hash_value, i.upload_failure, i.created_at, i.updated_at, i.version, \
+    i.min_disk_gib, i.min_ram_mib, i.size_bytes, i.virtual_size_bytes, i.checksum, i.os_hash_algo, i.os_hash_value, i.upload_failure, i.import_task, i.importing_to_stores, i.failed_import, i.created_at, i.updated_at, i.version, \
     (SELECT jsonb_object_agg(p.name, p.value) FROM image_properties p WHERE p.image_id = i.id) AS properties, \
     ARRAY(SELECT t.value FROM image_tags t WHERE t.image_id = i.id) AS tags, \
     (SELECT jsonb_agg(jsonb_build_object('store', l.store, 'url', l.url, 'metadata', l.metadata, 'owned', l.owned) ORDER BY l.position, l.id) \
@@ -76,6 +76,11 @@ impl TryFrom<&Row> for Image {
             content,
             locations,
             upload_failure: row.get("upload_failure"),
+            import: Import {
+                task: row.get("import_task"),
+                to: row.get("importing_to_stores"),
+                failed: row.get("failed_import"),
+            },
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
             version: row.get("version"),
@@ -275,6 +280,18 @@ impl Tx {
         .map(drop)
     }
 
+    /// Records what an import tells about an image.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn set_import(&self, id: ImageId, import: &Import) -> Result<(), Error> {
+        let sql = "-- image_import\n\
+            UPDATE images SET import_task = $2 /* import_task */, importing_to_stores = $3 /* importing_to_stores */, failed_import = $4 /* failed_import */,\n\
+              updated_at = now(), version = version + 1\n\
+            WHERE id = $1 /* id */";
+        self.execute(sql, &[&id.uuid(), &import.task, &import.to, &import.failed]).await.map(drop)
+    }
+
     /// Notes that something about an image has changed.
     ///
     /// # Errors
@@ -303,7 +320,7 @@ impl Tx {
     pub async fn forget_image(&self, id: ImageId) -> Result<(), Error> {
         let sql = "-- image_forget\n\
             DELETE FROM images i WHERE i.id = $1 /* id */ AND i.status = 'deleted'\n\
-              AND NOT EXISTS (SELECT FROM jobs j WHERE j.image_id = i.id AND j.kind IN ('upload', 'delete'))";
+              AND NOT EXISTS (SELECT FROM jobs j WHERE j.image_id = i.id AND j.kind IN ('upload', 'delete', 'stage', 'import'))";
         self.execute(sql, &[&id.uuid()]).await.map(drop)
     }
 

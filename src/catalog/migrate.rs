@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (4, include_str!("migrations/0004_tasks.sql")),
     (5, include_str!("migrations/0005_quotas.sql")),
     (6, include_str!("migrations/0006_list_indexes.sql")),
+    (7, include_str!("migrations/0007_import.sql")),
     (12, include_str!("migrations/0012_plans.sql")),
 ];
 

@@ -28,11 +28,13 @@ pub enum JobKind {
     Locate,
     /// The data of a location that an image has no more is being removed.
     Unlocate,
+    /// Bytes that an import will read are being received, are there, or are being removed.
+    Stage,
 }
 
 impl JobKind {
     /// Those that end soon.
-    pub const SHORT: &[Self] = &[Self::Upload, Self::Delete, Self::Describe, Self::Unlocate];
+    pub const SHORT: &[Self] = &[Self::Upload, Self::Delete, Self::Describe, Self::Unlocate, Self::Stage];
     /// Those that read whole images.
     pub const LONG: &[Self] = &[Self::Locate];
 
@@ -43,6 +45,7 @@ impl JobKind {
             Self::Describe => "describe",
             Self::Locate => "locate",
             Self::Unlocate => "unlocate",
+            Self::Stage => "stage",
         }
     }
 }
@@ -210,7 +213,7 @@ impl Tx {
     pub async fn rivals(&self, project: &str, lease: Lease) -> Result<Rivals, Error> {
         let sql = "-- job_rivals\n\
             SELECT coalesce(sum(o.charged_bytes), 0)::bigint, count(*) FILTER (WHERE (o.created_at, o.id) > (j.created_at, j.id)) FROM jobs j, jobs o\n\
-            WHERE j.id = $2 /* id */ AND o.id <> j.id AND o.charged_to = $1 /* charged_to */ AND o.state = 'writing'";
+            WHERE j.id = $2 /* id */ AND o.id <> j.id AND o.charged_to = $1 /* charged_to */ AND o.state = j.state";
         let rows = self.rows(sql, &[&project, &lease.job]).await?;
         let number = |n| rows.first().map_or(0, |row| row.get::<_, i64>(n));
         Ok(Rivals {
@@ -253,6 +256,56 @@ impl Tx {
         Ok(self.execute(sql, &[&lease.job, &lease.token, &state]).await? == 1)
     }
 
+    /// Lets a job wait in a state that needs nobody, for `pause` at most; it reserves nothing any more. `false`: the
+    /// lease is lost.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn park_job(
+        &self,
+        lease: Lease,
+        state: &'static str,
+        payload: &Value,
+        pause: Duration,
+    ) -> Result<bool, Error> {
+        let sql = "-- job_park\n\
+            UPDATE jobs SET state = $3 /* state */, payload = $4 /* payload */, lease_owner = NULL, charged_bytes = 0, attempts = 0,\n\
+              lease_token = lease_token + 1, lease_expires_at = now() + make_interval(secs => $5 /* pause_s */)\n\
+            WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */";
+        Ok(self.execute(sql, &[&lease.job, &lease.token, &state, payload, &pause.as_secs_f64()]).await? == 1)
+    }
+
+    /// The job of this kind and state that waits for an image, and what it carries. The image is locked by the caller.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn parked_job(&self, image: ImageId, kind: JobKind, state: &str) -> Result<Option<(Uuid, Value)>, Error> {
+        let sql = "-- job_parked\nSELECT id, payload FROM jobs WHERE image_id = $1 /* image_id */ AND kind = $2 /* kind */ AND state = $3 /* state */ FOR UPDATE";
+        let rows = self.rows(sql, &[&image.uuid(), &kind.as_str(), &state]).await?;
+        Ok(rows.first().map(|row| (row.get(0), row.get(1))))
+    }
+
+    /// Moves a job that waits to another state, and ends its waiting: the next gateway that looks takes it up.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn wake_job(&self, id: Uuid, from: &str, to: &str) -> Result<(), Error> {
+        let sql = "-- job_wake\n\
+            UPDATE jobs SET state = $3 /* to */, lease_owner = NULL, lease_token = lease_token + 1, lease_expires_at = now()\n\
+            WHERE id = $1 /* id */ AND state = $2 /* from */";
+        self.execute(sql, &[&id, &from, &to]).await.map(drop)
+    }
+
+    /// Ends the waiting of an image's imports and of what was staged for it: it is deleted.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn wake_imports(&self, image: ImageId) -> Result<(), Error> {
+        let sql = "-- job_wake_imports\n\
+            UPDATE jobs SET lease_expires_at = now() WHERE image_id = $1 /* image_id */ AND kind IN ('stage', 'import') AND lease_owner IS NULL";
+        self.execute(sql, &[&image.uuid()]).await.map(drop)
+    }
+
     /// Ends a job. `false`: the lease is lost, and the job is somebody else's.
     ///
     /// # Errors
@@ -272,7 +325,7 @@ impl Catalog {
         let sql = "-- job_renew\n\
             UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $3 /* lease_s */)\n\
             WHERE j.id = $1 /* id */ AND j.lease_token = $2 /* lease_token */\n\
-              AND NOT (j.kind = 'upload' AND j.state = 'writing' AND EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status = 'deleted'))\n\
+              AND NOT ((j.kind = 'upload' AND j.state = 'writing' OR j.kind = 'stage' AND j.state = 'staging' OR j.kind = 'import') AND EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status = 'deleted'))\n\
               AND NOT (j.kind = 'locate' AND NOT EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status <> 'deleted'))\n\
             RETURNING 1";
         // Renewing twice does no harm, so a lost connection may be retried like a read.

@@ -21,7 +21,8 @@ fn used(resource: Resource) -> &'static str {
               + (SELECT coalesce(sum(j.charged_bytes), 0) FROM jobs j WHERE j.charged_to = $1 /* charged_to */ AND j.state IN ('writing', 'committing', 'retiring'))"
         }
         Resource::ImageStageTotal => {
-            "(SELECT coalesce(sum(i.size_bytes), 0) FROM images i WHERE i.owner = $1 /* owner */ AND i.status IN ('uploading', 'importing'))"
+            "(SELECT coalesce(sum(i.size_bytes), 0) FROM images i WHERE i.owner = $1 /* owner */ AND i.status IN ('uploading', 'importing'))\n\
+              + (SELECT coalesce(sum(j.charged_bytes), 0) FROM jobs j WHERE j.charged_to = $1 /* charged_to */ AND j.state = 'staging')"
         }
         // An image that is being deleted may still come back, until its data is out of use.
         Resource::ImageCountTotal => {

@@ -92,3 +92,11 @@ pub struct Content {
     /// Hash of the bytes stored, lower-case hex.
     pub os_hash_value: Option<String>,
 }
+
+impl Content {
+    /// So many bytes of which nothing else is known.
+    #[must_use]
+    pub fn of_size(size_bytes: u64) -> Self {
+        Self { size_bytes, virtual_size_bytes: None, checksum: None, os_hash_algo: None, os_hash_value: None }
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, UtcOffset};
+use uuid::Uuid;
 
 use super::Refusal;
 use super::content::Content;
@@ -102,12 +103,25 @@ pub struct Image {
     pub locations: Vec<Location>,
     /// Why the last upload failed, for people; `None` once data is there.
     pub upload_failure: Option<String>,
+    /// What imports say about it.
+    pub import: Import,
     /// When the record was made.
     pub created_at: OffsetDateTime,
     /// When the record last changed.
     pub updated_at: OffsetDateTime,
     /// Counts the changes of the record: a writer names the version it read.
     pub version: i64,
+}
+
+/// What imports say about an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Import {
+    /// The task that is at work on it; no other may begin.
+    pub task: Option<Uuid>,
+    /// Stores that it is on its way to; `None`: there was no import.
+    pub to: Option<Vec<String>>,
+    /// Stores that the last import could not bring it to.
+    pub failed: Option<Vec<String>>,
 }
 
 /// A moment as the API writes it: whole seconds, UTC.

@@ -6,6 +6,7 @@ pub mod content;
 pub mod custom;
 pub mod id;
 pub mod image;
+pub mod import;
 pub mod limits;
 pub mod location;
 pub mod member;

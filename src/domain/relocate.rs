@@ -214,7 +214,7 @@ mod tests {
     use crate::domain::Refusal;
     use crate::domain::content::{Content, HashAlgorithm};
     use crate::domain::id::ImageId;
-    use crate::domain::image::{Attributes, Image, Location};
+    use crate::domain::image::{Attributes, Image, Import, Location};
     use crate::domain::limits::Quotas;
     use crate::domain::location::{Found, Proposal};
     use crate::domain::patch::LocationChange;
@@ -239,6 +239,7 @@ mod tests {
             content: (status != Status::Queued).then_some(content),
             locations: urls.iter().map(|url| location(url)).collect(),
             upload_failure: None,
+            import: Import::default(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             updated_at: OffsetDateTime::UNIX_EPOCH,
             version: 1,

@@ -21,12 +21,21 @@
 //!   queued ─────────────────> importing ───> active
 //!     ^            reject        │
 //!     └──────────────────────────┘
+//!
+//!   data that an import reads, staged before by the client, or fetched:
+//!         begin_stage               begin_import               imported
+//!   queued ───────────> uploading ────────────────> importing ─────────> active
+//!     ^ ^   abort_stage  │  ^        import_undone   │ ^  │
+//!     │ └────────────────┘  └────────────────────────┘ │  │
+//!     │                begin_fetch                     │  │
+//!   queued ────────────────────────────────────────────┘  │
+//!     ^                        reject                     │
+//!     └───────────────────────────────────────────────────┘
 //! ```
 //!
 //! `deleted` is never shown: the row waits for its data to be removed and then goes too, while its id
 //! stays reserved for ever. Undone is a deletion only while no byte has been touched, and the image is
-//! then what it was before. The import states (`uploading`, `importing`) join with the calls that lead
-//! to them; their names are known here because a catalog may hold them.
+//! then what it was before.
 
 use std::fmt;
 
@@ -70,8 +79,20 @@ pub const LOCATE: Transition = Transition { from: &[Status::Queued], to: Status:
 pub const BEGIN_VERIFY: Transition = Transition { from: &[Status::Queued], to: Status::Importing };
 /// It is what it should be: `importing -> active`.
 pub const VERIFIED: Transition = Transition { from: &[Status::Importing], to: Status::Active };
-/// It is not: `importing -> queued`.
+/// It is not, or an import failed: `importing -> queued`.
 pub const REJECT: Transition = Transition { from: &[Status::Importing], to: Status::Queued };
+/// Data for an import starts to arrive: `queued -> uploading`.
+pub const BEGIN_STAGE: Transition = Transition { from: &[Status::Queued], to: Status::Uploading };
+/// It did not make it, or was never used: `uploading -> queued`.
+pub const ABORT_STAGE: Transition = Transition { from: &[Status::Uploading], to: Status::Queued };
+/// An import of staged data: `uploading -> importing`.
+pub const BEGIN_IMPORT: Transition = Transition { from: &[Status::Uploading], to: Status::Importing };
+/// An import of data that the service fetches itself: `queued -> importing`.
+pub const BEGIN_FETCH: Transition = Transition { from: &[Status::Queued], to: Status::Importing };
+/// The import is complete and verified: `importing -> active`.
+pub const IMPORTED: Transition = Transition { from: &[Status::Importing], to: Status::Active };
+/// It failed, and the staged data is still there: `importing -> uploading`.
+pub const IMPORT_UNDONE: Transition = Transition { from: &[Status::Importing], to: Status::Uploading };
 /// The image leaves every list: any visible state `-> deleted`.
 pub const DELETE: Transition = Transition {
     from: &[Status::Queued, Status::Saving, Status::Uploading, Status::Importing, Status::Active, Status::Deactivated],
@@ -145,9 +166,26 @@ impl fmt::Display for Status {
 #[cfg(test)]
 mod tests {
     use super::{
-        ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, BEGIN_VERIFY, DEACTIVATE, DELETE, LOCATE, REACTIVATE, REJECT, Status,
-        VERIFIED, undelete,
+        ABORT_STAGE, ABORT_UPLOAD, ACTIVATE, BEGIN_FETCH, BEGIN_IMPORT, BEGIN_STAGE, BEGIN_UPLOAD, BEGIN_VERIFY,
+        DEACTIVATE, DELETE, IMPORT_UNDONE, IMPORTED, LOCATE, REACTIVATE, REJECT, Status, Transition, VERIFIED,
+        undelete,
     };
+
+    const FILLING: [Transition; 13] = [
+        BEGIN_UPLOAD,
+        ABORT_UPLOAD,
+        ACTIVATE,
+        LOCATE,
+        BEGIN_VERIFY,
+        VERIFIED,
+        REJECT,
+        BEGIN_STAGE,
+        ABORT_STAGE,
+        BEGIN_IMPORT,
+        BEGIN_FETCH,
+        IMPORTED,
+        IMPORT_UNDONE,
+    ];
 
     #[test]
     fn names_round_trip() {
@@ -159,7 +197,7 @@ mod tests {
 
     #[test]
     fn bytes_of_an_active_image_cannot_be_replaced() {
-        for transition in [BEGIN_UPLOAD, ABORT_UPLOAD, ACTIVATE, LOCATE, BEGIN_VERIFY, VERIFIED, REJECT] {
+        for transition in FILLING {
             assert!(!transition.allows(Status::Active));
             assert!(!transition.allows(Status::Deactivated));
             assert!(!transition.allows(Status::Deleted));
@@ -169,18 +207,7 @@ mod tests {
     #[test]
     fn a_deleted_image_only_comes_back_by_undelete() {
         assert!(!DELETE.allows(Status::Deleted));
-        for transition in [
-            BEGIN_UPLOAD,
-            ABORT_UPLOAD,
-            ACTIVATE,
-            LOCATE,
-            BEGIN_VERIFY,
-            VERIFIED,
-            REJECT,
-            DEACTIVATE,
-            REACTIVATE,
-            DELETE,
-        ] {
+        for transition in FILLING.iter().chain(&[DEACTIVATE, REACTIVATE, DELETE]) {
             assert!(!transition.from.contains(&Status::Deleted));
         }
         for was in [Status::Active, Status::Deactivated, Status::Importing] {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Error, Services};
 use crate::domain::id::ImageId;
-use crate::domain::image::{Attributes, Image, PropertyOperation, Visibility, check_writable};
+use crate::domain::image::{Attributes, Image, Import, PropertyOperation, Visibility, check_writable};
 use crate::domain::limits::Resource;
 use crate::domain::status::Status;
 use crate::identity::Caller;
@@ -72,6 +72,7 @@ impl Services {
             content: None,
             locations: Vec::new(),
             upload_failure: None,
+            import: Import::default(),
             created_at: now,
             updated_at: now,
             version: 1,

@@ -94,6 +94,7 @@ impl Services {
         tx.lock_urls(urls.iter().copied()).await?;
         let given_up = tx.give_up_locations(id, &urls).await?;
         tx.transition(id, &DELETE).await?;
+        tx.wake_imports(id).await?;
         let lease = if given_up.is_empty() {
             tx.event("image.delete", id, &json!({})).await?;
             tx.forget_image(id).await?;
@@ -112,6 +113,8 @@ impl Services {
             Some(tx.enqueue(&job).await?)
         };
         tx.commit().await?;
+        self.job_bell.notify_one();
+        self.long_job_bell.notify_one();
         image.locations.retain(|location| given_up.contains(&location.url));
         Ok(Some((lease, image)))
     }

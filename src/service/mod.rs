@@ -20,6 +20,7 @@ mod quota;
 mod recover;
 mod relocate;
 mod show;
+mod stage;
 mod stores;
 mod tags;
 mod tasks;
@@ -40,6 +41,7 @@ use crate::catalog::{Catalog, Tx};
 use crate::domain::content::HashAlgorithm;
 use crate::domain::id::ImageId;
 use crate::domain::image::{Formats, Image, Location};
+use crate::domain::import::Method;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::domain::status::Status;
@@ -91,8 +93,19 @@ pub struct Settings {
     pub client_idle_timeout: Duration,
     /// How long a task is shown after its end.
     pub task_time_to_live: Duration,
+    /// How images are imported.
+    pub import: ImportSettings,
     /// How long events stay in the outbox, in days.
     pub event_retention_days: u32,
+}
+
+/// How images are imported.
+#[derive(Debug, Clone)]
+pub struct ImportSettings {
+    /// Methods that are offered.
+    pub methods: Vec<Method>,
+    /// How long staged data waits to be imported.
+    pub staging_time: Duration,
 }
 
 /// The services; one per process.

@@ -61,6 +61,8 @@ impl Account {
 pub(super) struct Allowance {
     catalog: Catalog,
     account: Account,
+    /// What the bytes count as.
+    resource: Resource,
     maximum_bytes: u64,
     lease: Lease,
     reserved_bytes: u64,
@@ -68,9 +70,9 @@ pub(super) struct Allowance {
 
 impl Allowance {
     /// For the upload whose job holds `lease` and has reserved nothing; `None`: its length is nobody's business.
-    pub(super) fn new(catalog: &Catalog, account: Account, lease: Lease) -> Option<Self> {
-        let maximum_bytes = account.limits.maximum(Resource::ImageSizeTotal)?;
-        Some(Self { catalog: catalog.clone(), account, maximum_bytes, lease, reserved_bytes: 0 })
+    pub(super) fn new(catalog: &Catalog, account: Account, resource: Resource, lease: Lease) -> Option<Self> {
+        let maximum_bytes = account.limits.maximum(resource)?;
+        Some(Self { catalog: catalog.clone(), account, resource, maximum_bytes, lease, reserved_bytes: 0 })
     }
 
     /// Makes sure that `size_bytes` are reserved. While the catalog does not answer it waits: whoever keeps the
@@ -106,9 +108,9 @@ impl Allowance {
             tx.rollback().await?;
             return Err(Error::Gone("The upload was taken over by another gateway.".into()));
         }
-        let used = tx.usage(project, &[Resource::ImageSizeTotal]).await?.first().copied().unwrap_or(0);
+        let used = tx.usage(project, &[self.resource]).await?.first().copied().unwrap_or(0);
         let asked = size_bytes - self.reserved_bytes;
-        if let Err(refused) = limits.check(project, Resource::ImageSizeTotal, used, asked) {
+        if let Err(refused) = limits.check(project, self.resource, used, asked) {
             let rivals = tx.rivals(project, self.lease).await?;
             tx.rollback().await?;
             // Uploads that grow together reach the limit together, and all would be refused. So the youngest is, and

@@ -18,7 +18,8 @@ pub(super) const RETRY_PAUSE_MIN: Duration = Duration::from_secs(2);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// What is told of an upload that its gateway could neither finish nor undo.
-const GATEWAY_DIED: &str = "The gateway that received the data died, or was cut off, before it had all of it.";
+pub(super) const GATEWAY_DIED: &str =
+    "The gateway that received the data died, or was cut off, before it had all of it.";
 
 /// Jobs that take minutes wait in a line of their own, so that no upload waits for them to be recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,7 @@ impl Services {
             JobKind::Describe => self.describe(&job).await,
             JobKind::Locate => self.recover_locate(&job, &held, stop).await,
             JobKind::Unlocate => self.recover_unlocate(&job, &held).await,
+            JobKind::Stage => self.recover_stage(&job).await,
         };
         if let Err(error) = done {
             let doublings = u32::try_from(job.attempts.saturating_sub(1)).unwrap_or(0).min(16);
@@ -73,7 +75,7 @@ impl Services {
     }
 
     async fn recover_upload(&self, job: &Job, held: &Held) -> Result<(), Error> {
-        let attempt = Attempt { image: job.image, id: job.lease.job };
+        let attempt = Attempt::upload(job.image, job.lease.job);
         let progress: Progress = serde_json::from_value(job.payload.clone())
             .map_err(|e| Error::Internal(format!("upload job {}: {e}", attempt.id)))?;
         let store = self.stores.get(Some(&progress.store))?;

@@ -75,16 +75,11 @@ impl Services {
         let image = self.permitted(Action::UploadImage, caller, id).await?;
         let store = Arc::clone(self.target(upload.store.as_deref())?);
         check_ready(&image)?;
-        if upload.declared_bytes.is_some_and(|size| size > self.settings.image_size_cap_bytes) {
-            return Err(Error::TooLarge(format!(
-                "The image exceeds the maximum of {} bytes (image_size_cap).",
-                self.settings.image_size_cap_bytes
-            )));
-        }
+        self.check_declared(&upload)?;
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
         let transfer = self.transfers.begin()?;
         // 2. Intent, and room for the bytes.
-        let attempt = Attempt { image: image.id, id: Uuid::new_v4() };
+        let attempt = Attempt::upload(image.id, Uuid::new_v4());
         // Beginning is a change of the record itself.
         let progress = Progress { store: store.name().to_owned(), version: image.version + 1, content: None };
         let charge = image
@@ -94,7 +89,7 @@ impl Services {
             .map(|project| Charge { project, bytes: upload.declared_bytes.unwrap_or(0) });
         let lease = self.begin_upload(attempt, &progress, charge, account.as_ref()).await?;
         let allowance = match (upload.declared_bytes, account) {
-            (None, Some(account)) => Allowance::new(&self.catalog, account, lease),
+            (None, Some(account)) => Allowance::new(&self.catalog, account, Resource::ImageSizeTotal, lease),
             (Some(_), _) | (None, None) => None,
         };
         // 3. The rest runs to its end even if this request is dropped: the client's going away shows in
@@ -103,6 +98,17 @@ impl Services {
         let work = async move { services.run_upload(lease, progress, &image, upload, allowance, transfer).await };
         let task = self.tasks.spawn(work.in_current_span());
         task.await.map_err(|panic| Error::Internal(format!("the upload task panicked: {panic}")))?
+    }
+
+    /// Refuses an upload that announces more than any image may have.
+    pub(super) fn check_declared(&self, upload: &Upload) -> Result<(), Error> {
+        let cap_bytes = self.settings.image_size_cap_bytes;
+        if upload.declared_bytes.is_some_and(|size| size > cap_bytes) {
+            return Err(Error::TooLarge(format!(
+                "The image exceeds the maximum of {cap_bytes} bytes (image_size_cap)."
+            )));
+        }
+        Ok(())
     }
 
     async fn begin_upload(
@@ -156,7 +162,7 @@ impl Services {
         allowance: Option<Allowance>,
         transfer: Transfer,
     ) -> Result<(), Error> {
-        let attempt = Attempt { image: image.id, id: lease.job };
+        let attempt = Attempt::upload(image.id, lease.job);
         let store = Arc::clone(self.stores.get(Some(&progress.store))?);
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
         let begun = Instant::now();
@@ -188,13 +194,7 @@ impl Services {
         allowance: Option<Allowance>,
         held: &Held,
     ) -> Result<Content, Error> {
-        let plan = Plan {
-            blocks_in_flight: self.settings.upload_blocks_in_flight,
-            checksum: self.settings.checksum,
-            algorithm: self.settings.hashing_algorithm,
-            declared_bytes: upload.declared_bytes,
-            cap_bytes: self.settings.image_size_cap_bytes,
-        };
+        let plan = self.plan(upload.declared_bytes);
         let mut writer = store.create(attempt, upload.declared_bytes).await?;
         let pumped = match pump(received(upload.body), writer.as_mut(), &plan, allowance, held.lost()).await {
             Ok(pumped) => pumped,
@@ -209,6 +209,17 @@ impl Services {
         writer.seal(content.size_bytes, &description(image, &content, attempt.id)).await?;
         tracing::info!(image = %attempt.image, duration_ms = millis(received), "a snapshot was taken");
         Ok(content)
+    }
+
+    /// What is done with so many bytes, or an unknown number, on their way in.
+    pub(super) fn plan(&self, declared_bytes: Option<u64>) -> Plan {
+        Plan {
+            blocks_in_flight: self.settings.upload_blocks_in_flight,
+            checksum: self.settings.checksum,
+            algorithm: self.settings.hashing_algorithm,
+            declared_bytes,
+            cap_bytes: self.settings.image_size_cap_bytes,
+        }
     }
 
     /// The point of no return: from here on the upload is finished, by whomever.
@@ -373,7 +384,7 @@ enum Activation {
 }
 
 /// Why an upload failed, for whoever looks at the image later: what its client was told.
-fn reason(failure: &Error) -> String {
+pub(super) fn reason(failure: &Error) -> String {
     match failure {
         Error::Unavailable(_) => "Something that the image service depends on did not answer.".into(),
         Error::Internal(_) => "The image service failed; its log tells why.".into(),

@@ -31,8 +31,33 @@ pub use config::{Common, Config, Kind, Specific};
 pub struct Attempt {
     /// The image.
     pub image: ImageId,
-    /// The try; also the id of the job that owns it.
+    /// The try; known to the job that owns it.
     pub id: Uuid,
+    /// What the bytes are for.
+    pub purpose: Purpose,
+}
+
+/// What the bytes of an attempt are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// They become the image's data.
+    Image,
+    /// An import reads them; they are never published.
+    Staging,
+}
+
+impl Attempt {
+    /// A try at making an image's data.
+    #[must_use]
+    pub fn upload(image: ImageId, id: Uuid) -> Self {
+        Self { image, id, purpose: Purpose::Image }
+    }
+
+    /// A try at keeping what an import reads.
+    #[must_use]
+    pub fn staging(image: ImageId, id: Uuid) -> Self {
+        Self { image, id, purpose: Purpose::Staging }
+    }
 }
 
 /// Failure of a store.
@@ -154,6 +179,12 @@ pub trait Store: Send + Sync {
     /// [`Error::NotFound`].
     async fn open(&self, url: &str) -> Result<Arc<dyn BlobReader>, Error>;
 
+    /// Opens a sealed attempt that is not published.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it was never sealed or is gone.
+    async fn open_attempt(&self, attempt: Attempt) -> Result<Arc<dyn BlobReader>, Error>;
+
     /// Who uses a published blob besides us, in words; `None`: nobody. Only a hint, the answer may be old
     /// when it arrives: [`Store::retire`] decides.
     ///
@@ -216,7 +247,7 @@ pub trait BlobWriter: Send {
     async fn abandon(self: Box<Self>);
 }
 
-/// A published blob, open for reading.
+/// A sealed blob, open for reading.
 #[async_trait]
 pub trait BlobReader: Send + Sync {
     /// Length of the blob.
@@ -231,7 +262,7 @@ pub trait BlobReader: Send + Sync {
     /// Fills `buffer` with the bytes from `offset` and gives it back.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the blob has been retired: bytes read after that would be worthless,
+    /// [`Error::NotFound`] when the blob has been retired or discarded: bytes read after that would be worthless,
     /// so none are returned.
     async fn read(&self, offset: u64, buffer: Vec<u8>) -> Result<Vec<u8>, Error>;
 }
@@ -268,6 +299,18 @@ pub fn description(image: &Image, content: &Content, attempt: Uuid) -> BTreeMap<
         ("os_hash_value", content.os_hash_value.clone()),
     ];
     keys.extend(optional.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))));
+    keys.into_iter().map(|(key, value)| (format!("{DESCRIPTION_PREFIX}{key}"), value)).collect()
+}
+
+/// What stands beside staged data.
+#[must_use]
+pub fn staged_description(attempt: Attempt) -> BTreeMap<String, String> {
+    let keys = [
+        ("schema", "1".to_owned()),
+        ("state", "staged".to_owned()),
+        ("attempt", attempt.id.as_simple().to_string()),
+        ("id", attempt.image.to_string()),
+    ];
     keys.into_iter().map(|(key, value)| (format!("{DESCRIPTION_PREFIX}{key}"), value)).collect()
 }
 
@@ -318,6 +361,14 @@ impl Stores {
     #[must_use]
     pub fn holding(&self, url: &RbdUrl) -> Option<&Arc<dyn Store>> {
         self.stores.values().find(|store| store.holds(url))
+    }
+
+    /// The store that keeps staged data: the default one, or else the first that is a pool of RBD images. Others
+    /// cannot be read at random while nothing is published.
+    #[must_use]
+    pub fn staging(&self) -> Option<&Arc<dyn Store>> {
+        let fit = |store: &&Arc<dyn Store>| store.common().kind == Kind::Rbd && !store.is_read_only();
+        self.stores.get(&self.default).filter(fit).or_else(|| self.stores.values().find(fit))
     }
 
     /// Name of the store that takes uploads which name none.

@@ -35,7 +35,7 @@ fn far(user: &str) -> RbdStore {
 }
 
 fn attempt() -> Attempt {
-    Attempt { image: ImageId::from(Uuid::new_v4()), id: Uuid::new_v4() }
+    Attempt::upload(ImageId::from(Uuid::new_v4()), Uuid::new_v4())
 }
 
 /// What `rbd info` says of an image of [`FAR_POOL`].

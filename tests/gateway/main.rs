@@ -43,6 +43,7 @@ mod schemas;
 mod show;
 mod sight;
 mod smuggling;
+mod stage;
 mod stalls;
 mod store;
 mod stores;

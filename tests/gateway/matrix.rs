@@ -62,6 +62,7 @@ const ROWS: &[(&str, &str, Sent)] = &[
     ("PATCH", "/v2/images/{id}", Patch(r#"[{"op": "add", "path": "/x", "value": "y"}]"#)),
     ("DELETE", "/v2/images/{id}", Nothing),
     ("PUT", "/v2/images/{id}/file", Bytes),
+    ("PUT", "/v2/images/{id}/stage", Bytes),
     ("GET", "/v2/images/{id}/file", Nothing),
     ("GET", "/v2/images/{id}/members", Nothing),
     ("POST", "/v2/images/{id}/members", Json(r#"{"member": "p-new"}"#)),

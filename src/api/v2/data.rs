@@ -1,4 +1,4 @@
-//! `/v2/images/{id}/file`.
+//! `/v2/images/{id}/file` and `/v2/images/{id}/stage`.
 
 use axum::Extension;
 use axum::body::Body;
@@ -34,6 +34,24 @@ pub(in crate::api) async fn upload(
         store: text(&parts.headers, "x-image-meta-store")?.map(str::to_owned),
     };
     state.services.upload(&caller, &id, upload).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `PUT /v2/images/{id}/stage`.
+pub(in crate::api) async fn stage(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let (parts, body) = request.into_parts();
+    check_media_type(&parts.headers)?;
+    let upload = Upload {
+        body: body::stream(body, state.settings.body_idle_timeout),
+        declared_bytes: declared_bytes(&parts.headers)?,
+        store: None,
+    };
+    state.services.stage(&caller, &id, upload).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

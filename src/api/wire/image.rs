@@ -15,6 +15,11 @@ use crate::domain::status::Status;
 
 /// Read-only property of an image that is queued again because an upload failed.
 const UPLOAD_FAILURE: &str = "os_glance_upload_failure";
+/// The task that imports an image, for as long as it does.
+const IMPORT_TASK: &str = "os_glance_import_task";
+/// Stores that an image is on its way to, and those that it could not be brought to, with commas: Nova waits by them.
+const IMPORTING_TO_STORES: &str = "os_glance_importing_to_stores";
+const FAILED_IMPORT: &str = "os_glance_failed_import";
 /// States in the schema, in the reference's order. No image here is `killed` or `pending_delete`.
 const STATES: [&str; 9] =
     ["queued", "saving", "active", "killed", "deleted", "uploading", "importing", "pending_delete", "deactivated"];
@@ -100,6 +105,11 @@ pub(in crate::api) fn image(image: &Image, settings: &Settings, admin: bool) -> 
     // In the names that the service keeps for itself. It is no member of the table, because the schema is Glance's.
     if let Some(failure) = &image.upload_failure {
         object.insert(UPLOAD_FAILURE.into(), json!(failure));
+    }
+    let import = &image.import;
+    object.extend(import.task.map(|task| (IMPORT_TASK.into(), json!(task.to_string()))));
+    for (name, stores) in [(IMPORTING_TO_STORES, &import.to), (FAILED_IMPORT, &import.failed)] {
+        object.extend(stores.as_ref().map(|stores| (name.into(), json!(stores.join(",")))));
     }
     write(&MEMBERS, image, &View { settings, admin }, &mut object);
     Value::Object(object)

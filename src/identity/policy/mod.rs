@@ -202,7 +202,7 @@ mod tests {
 
     use super::{Action, Config, Policy, Remote, Target, compile};
     use crate::domain::id::ImageId;
-    use crate::domain::image::{Attributes, Image, Visibility};
+    use crate::domain::image::{Attributes, Image, Import, Visibility};
     use crate::domain::status::Status;
     use crate::identity::Caller;
 
@@ -242,6 +242,7 @@ mod tests {
             content: None,
             locations: Vec::new(),
             upload_failure: None,
+            import: Import::default(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             updated_at: OffsetDateTime::UNIX_EPOCH,
             version: 1,

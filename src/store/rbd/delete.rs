@@ -8,7 +8,7 @@ use ceph::{Children, Error, Image, Kind, Pool};
 
 use super::publish::is_of;
 use super::{ATTEMPT_PREFIX, RbdStore, SNAPSHOT};
-use crate::store::Attempt;
+use crate::store::{Attempt, Purpose};
 
 /// Why a blob cannot be retired.
 pub(super) enum Failure {
@@ -125,7 +125,7 @@ pub(super) async fn restore(pool: &Pool, name: &str) -> Result<(), Error> {
 pub(super) async fn discard(pool: &Pool, attempt: Attempt) -> Result<(), Error> {
     let mut names = vec![RbdStore::attempt_name(attempt)];
     let published = attempt.image.to_string();
-    if is_of(pool, &published, attempt).await? {
+    if attempt.purpose == Purpose::Image && is_of(pool, &published, attempt).await? {
         names.push(published);
     }
     for name in names {

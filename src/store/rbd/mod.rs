@@ -5,6 +5,7 @@
 //! |---|---|
 //! | a finished image | RBD image `<id>`, snapshot `snap`, protected |
 //! | an upload under way, or what is left of one | RBD image `uploading-<id>-<attempt>` |
+//! | what an import reads | RBD image `staging-<id>-<attempt>`, with a snapshot once it is whole |
 //! | an image being deleted | the pool's trash, under its old name |
 
 mod config;
@@ -26,11 +27,13 @@ use tokio::sync::Mutex;
 
 pub use config::Config;
 
-use super::{Attempt, BlobReader, BlobWriter, Common, Copied, Error, Probe, Store};
+use super::{Attempt, BlobReader, BlobWriter, Common, Copied, Error, Probe, Purpose, Store};
 use crate::domain::location::{RbdUrl, SNAPSHOT};
 
 /// How the names of attempts begin.
 const ATTEMPT_PREFIX: &str = "uploading-";
+/// The same of those that an import reads.
+const STAGING_PREFIX: &str = "staging-";
 
 /// A pool of RBD images.
 pub struct RbdStore {
@@ -84,7 +87,11 @@ impl RbdStore {
     }
 
     fn attempt_name(attempt: Attempt) -> String {
-        format!("{ATTEMPT_PREFIX}{}-{}", attempt.image, attempt.id.as_simple())
+        let prefix = match attempt.purpose {
+            Purpose::Image => ATTEMPT_PREFIX,
+            Purpose::Staging => STAGING_PREFIX,
+        };
+        format!("{prefix}{}-{}", attempt.image, attempt.id.as_simple())
     }
 
     /// The blob that a URL of this store names.
@@ -109,7 +116,7 @@ impl Store for RbdStore {
 
     fn holds(&self, url: &RbdUrl) -> bool {
         // What is still being uploaded is nobody else's to name.
-        let attempt = url.image.starts_with(ATTEMPT_PREFIX);
+        let attempt = [ATTEMPT_PREFIX, STAGING_PREFIX].iter().any(|prefix| url.image.starts_with(prefix));
         url.pool == self.pool_name && self.fsid.get() == Some(&url.fsid) && !attempt
     }
 
@@ -177,8 +184,14 @@ impl Store for RbdStore {
     async fn open(&self, url: &str) -> Result<Arc<dyn BlobReader>, Error> {
         let pool = self.pool().await?;
         let location = self.locate(&pool, url)?;
-        let reader = read::RbdReader::open(&pool, &location).await.map_err(|e| self.note(pool.cluster(), e))?;
-        Ok(Arc::new(reader))
+        let reader = read::RbdReader::open(&pool, &location.image, &location.snapshot).await;
+        Ok(Arc::new(reader.map_err(|e| self.note(pool.cluster(), e))?))
+    }
+
+    async fn open_attempt(&self, attempt: Attempt) -> Result<Arc<dyn BlobReader>, Error> {
+        let pool = self.pool().await?;
+        let reader = read::RbdReader::open(&pool, &Self::attempt_name(attempt), SNAPSHOT).await;
+        Ok(Arc::new(reader.map_err(|e| self.note(pool.cluster(), e))?))
     }
 
     async fn users(&self, url: &str) -> Result<Option<String>, Error> {

@@ -4,7 +4,6 @@ use async_trait::async_trait;
 use ceph::{Image, Kind, Pool};
 
 use super::error;
-use crate::domain::location::RbdUrl;
 use crate::store::{BlobReader, Error};
 
 /// An RBD image open at its snapshot: immutable, and with a valid object map.
@@ -16,10 +15,10 @@ pub(super) struct RbdReader {
 }
 
 impl RbdReader {
-    pub(super) async fn open(pool: &Pool, location: &RbdUrl) -> Result<Self, ceph::Error> {
-        let image = pool.open_read_only(&location.image, Some(&location.snapshot)).await?;
+    pub(super) async fn open(pool: &Pool, name: &str, snapshot: &str) -> Result<Self, ceph::Error> {
+        let image = pool.open_read_only(name, Some(snapshot)).await?;
         let size_bytes = image.stat().await?.size_bytes;
-        Ok(Self { pool: pool.clone(), image, name: location.image.clone(), size_bytes })
+        Ok(Self { pool: pool.clone(), image, name: name.to_owned(), size_bytes })
     }
 }
 

@@ -171,6 +171,14 @@ impl Client {
         self.send("PUT", &format!("/v2/images/{id}/file"), &all, SendBody::from_reader(&mut bytes))
     }
 
+    /// Stages bytes for an import.
+    #[track_caller]
+    pub(crate) fn stage(&self, id: &str, mut bytes: &[u8]) -> Answer {
+        let length = bytes.len().to_string();
+        let headers = [("content-type", "application/octet-stream"), ("content-length", &length)];
+        self.send("PUT", &format!("/v2/images/{id}/stage"), &headers, SendBody::from_reader(&mut bytes))
+    }
+
     /// Makes an active image of these bytes and returns its id.
     #[track_caller]
     pub(crate) fn active(&self, name: &str, bytes: &[u8]) -> String {

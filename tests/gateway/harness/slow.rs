@@ -26,12 +26,21 @@ pub(crate) struct SlowUpload {
 impl SlowUpload {
     /// Sends the head; without a length the body will be chunked.
     pub(crate) fn begin(gateway: &Gateway, id: &str, length: Option<usize>) -> Self {
+        Self::begin_at(gateway, &format!("/v2/images/{id}/file"), length)
+    }
+
+    /// As `begin`, for data that is to be imported.
+    pub(crate) fn begin_stage(gateway: &Gateway, id: &str, length: Option<usize>) -> Self {
+        Self::begin_at(gateway, &format!("/v2/images/{id}/stage"), length)
+    }
+
+    fn begin_at(gateway: &Gateway, path: &str, length: Option<usize>) -> Self {
         let mut socket = connect(gateway);
         let framing = length
             .map_or_else(|| "transfer-encoding: chunked".to_owned(), |length| format!("content-length: {length}"));
         write!(
             socket,
-            "PUT /v2/images/{id}/file HTTP/1.1\r\nhost: {}\r\nx-auth-token: {}\r\ncontent-type: application/octet-stream\r\n{framing}\r\n\r\n",
+            "PUT {path} HTTP/1.1\r\nhost: {}\r\nx-auth-token: {}\r\ncontent-type: application/octet-stream\r\n{framing}\r\n\r\n",
             gateway.address,
             Token::Demo.text()
         )
