@@ -166,7 +166,7 @@ pub(crate) fn patchwork(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Says that this test cannot run here, and why: it then counts as skipped.
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let line = format!("{test}: {reason}\n");
     if let Some(list) = std::env::var_os("ROCKPOOL_TEST_SKIPPED") {

@@ -14,7 +14,6 @@ mod crash;
 mod create;
 mod database;
 mod delete;
-mod disks;
 mod download;
 mod failures;
 mod harness;

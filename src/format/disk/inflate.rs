@@ -24,6 +24,7 @@ impl Inflater {
                 inflate(self.deflate.get_or_insert_with(|| Decompress::new(false)), false, packed, unpacked)
             }
             Codec::Zlib => inflate(self.zlib.get_or_insert_with(|| Decompress::new(true)), true, packed, unpacked),
+            Codec::Grain { sector } => self.inflate(Codec::Zlib, grain(sector, packed)?, unpacked),
             Codec::Zstd => zstd(self.zstd.get_or_insert_with(DCtx::create), packed, unpacked),
         }
     }
@@ -33,6 +34,17 @@ fn inflate(stream: &mut Decompress, has_header: bool, packed: &[u8], unpacked: &
     stream.reset(has_header);
     stream.decompress(packed, unpacked, FlushDecompress::Finish).map_err(|e| e.to_string())?;
     whole(stream.total_out() as usize, unpacked.len())
+}
+
+/// The packed bytes behind a marker.
+fn grain(sector: u64, packed: &[u8]) -> Result<&[u8], String> {
+    let marker = packed.split_first_chunk().and_then(|(begins, rest)| Some((begins, rest.split_first_chunk()?)));
+    let Some((begins, (length, bytes))) = marker else { return Err("it ends in its marker".into()) };
+    if u64::from_le_bytes(*begins) != sector {
+        return Err(format!("it belongs to sector {}, not {sector}", u64::from_le_bytes(*begins)));
+    }
+    let length = u32::from_le_bytes(*length) as usize;
+    bytes.get(..length).ok_or_else(|| format!("its {length} bytes do not fit into its place"))
 }
 
 /// One frame, straight into its place: the window that a frame may ask for is never allocated.

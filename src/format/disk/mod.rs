@@ -10,6 +10,11 @@
 mod inflate;
 mod qcow2;
 mod read;
+mod table;
+mod vdi;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
 use std::sync::Arc;
 
@@ -62,6 +67,11 @@ pub enum Codec {
     Zlib,
     /// A Zstandard frame.
     Zstd,
+    /// A grain of VMware's: a marker with its place on the disk and its length, then the zlib format.
+    Grain {
+        /// The sector of the disk with which it has to begin.
+        sector: u64,
+    },
 }
 
 /// A part of the disk.
@@ -136,6 +146,10 @@ impl Limits {
 pub async fn open(format: Format, source: Arc<dyn ReadAt>, limits: Limits) -> Result<Box<dyn DiskMap>, Error> {
     match format {
         Format::Qcow2 => Ok(Box::new(qcow2::Map::open(source, limits).await?)),
+        Format::Vdi => Ok(Box::new(vdi::Map::open(source, limits).await?)),
+        Format::Vhd => Ok(Box::new(vhd::Map::open(source, limits).await?)),
+        Format::Vhdx => Ok(Box::new(vhdx::Map::open(source, limits).await?)),
+        Format::Vmdk => Ok(Box::new(vmdk::Map::open(source, limits).await?)),
         other => Err(Error::Refused(format!("An image in the format {other} cannot be converted."))),
     }
 }

@@ -395,7 +395,7 @@ impl Map {
         let cluster_bytes = self.header.cluster_bytes();
         self.claim(match self.header.codec {
             Codec::Zstd => ZSTD_MIN_BYTES,
-            Codec::Deflate | Codec::Zlib => (cluster_bytes / DEFLATE_MAX_RATIO).max(1),
+            Codec::Deflate | Codec::Zlib | Codec::Grain { .. } => (cluster_bytes / DEFLATE_MAX_RATIO).max(1),
         })?;
         let (length, codec) = ((end - at) as u32, self.header.codec);
         runs.add(Run::Packed { at, length, codec, unpacked: cluster_bytes as u32 });

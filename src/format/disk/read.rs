@@ -349,6 +349,10 @@ mod tests {
                 encoder.write_all(bytes).unwrap();
                 encoder.finish().unwrap()
             }
+            Codec::Grain { sector } => {
+                let zlib = pack(Codec::Zlib, bytes);
+                [&sector.to_le_bytes()[..], &(zlib.len() as u32).to_le_bytes(), &zlib].concat()
+            }
             Codec::Zstd => {
                 let mut packed = vec![0; zstd_safe::compress_bound(bytes.len())];
                 let length = zstd_safe::compress(&mut packed[..], bytes, 1).unwrap();
@@ -360,7 +364,8 @@ mod tests {
 
     /// A part of a disk: how it is kept, its bytes, and how far from the part before it lies in the file.
     fn part() -> impl Strategy<Value = (Option<Option<Codec>>, Vec<u8>, usize)> {
-        let codec = prop_oneof![Just(Codec::Deflate), Just(Codec::Zlib), Just(Codec::Zstd)];
+        let grain = any::<u64>().prop_map(|sector| Codec::Grain { sector });
+        let codec = prop_oneof![Just(Codec::Deflate), Just(Codec::Zlib), Just(Codec::Zstd), grain];
         let kind = prop_oneof![Just(None), Just(Some(None)), codec.prop_map(|codec| Some(Some(codec)))];
         let bytes = (any::<u8>(), any::<u8>(), 1..150_000usize)
             .prop_map(|(seed, step, length)| (0..length).map(|n| ((n >> 9) as u8).wrapping_mul(step) ^ seed).collect());
@@ -417,7 +422,7 @@ mod tests {
             let runs = vec![vec![Run::Packed { at: 0, length: bytes.len() as u32, codec, unpacked }]];
             read(u64::from(unpacked), runs, bytes.to_vec(), 1 << 20)
         };
-        for codec in [Codec::Deflate, Codec::Zlib, Codec::Zstd] {
+        for codec in [Codec::Deflate, Codec::Zlib, Codec::Zstd, Codec::Grain { sector: 77 }] {
             let good = pack(codec, &[7; 65536]);
             assert_eq!(packed(codec, &good, 65536).await.unwrap(), [7; 65536]);
             let mut followed = good.clone();
