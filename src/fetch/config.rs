@@ -55,6 +55,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Size of a range, in MiB. Each connection holds one in memory at most.
     pub range_mib: u64,
+    /// Beginnings of the names of properties that come along with an image of another region.
+    pub glance_download_properties: Vec<String>,
 }
 
 impl Config {
@@ -106,6 +108,9 @@ impl Default for Config {
             rate_window_s: 60,
             connections_max: 4,
             range_mib: 8,
+            glance_download_properties: ["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }

@@ -100,9 +100,9 @@ impl Connector {
     /// [`Error::Refused`] by the rules, [`Error::Unavailable`].
     pub(super) async fn connect(&self, target: &Target, trusted: bool) -> Result<Connection, Error> {
         let connecting = async {
-            match self.proxies.of(target) {
+            match self.proxies.of(target).filter(|_| !trusted) {
                 None => self.direct(target, trusted).await,
-                Some(proxy) => self.through(proxy, target, trusted).await,
+                Some(proxy) => self.through(proxy, target).await,
             }
         };
         tokio::time::timeout(self.timeout, connecting).await.map_err(|_| unreachable(target))?
@@ -138,9 +138,9 @@ impl Connector {
         }
     }
 
-    async fn through(&self, proxy: &Proxy, target: &Target, trusted: bool) -> Result<Connection, Error> {
+    async fn through(&self, proxy: &Proxy, target: &Target) -> Result<Connection, Error> {
         // The proxy resolves names, as this machine may not be able to. Those that are known here are looked at nevertheless.
-        if let Err(refused @ Error::Refused(_)) = self.addresses(target, trusted).await {
+        if let Err(refused @ Error::Refused(_)) = self.addresses(target, false).await {
             return Err(refused);
         }
         let failed = |e: io::Error| {

@@ -14,6 +14,7 @@ mod config;
 mod connect;
 mod exchange;
 mod proxy;
+mod region;
 mod rules;
 mod target;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 
 pub use body::Body;
 pub use config::Config;
+pub use region::Remote;
 pub use rules::Rules;
 pub use target::{Host, Scheme, Target, URL_BYTES_MAX};
 

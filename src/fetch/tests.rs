@@ -663,3 +663,56 @@ async fn a_proxy_is_asked_instead() {
     fails(get(&fetcher, "http://127.0.0.1/").await, "loopback");
     assert_eq!(proxy.asked().len(), 3);
 }
+
+#[tokio::test]
+async fn an_image_of_another_region_comes_with_its_token_and_no_redirect() {
+    let content = Arc::new(data(2 * MIB + 5));
+    let served = Arc::clone(&content);
+    let id: uuid::Uuid = "11111111-2222-4333-8444-555555555555".parse().unwrap();
+    let size = content.len();
+    let server = Server::start(move |asked, _| {
+        if asked.header("x-auth-token") != Some("a-token") {
+            return vec![head("401 Unauthorized\nContent-Length: 0")];
+        }
+        let record = |status: &str| {
+            let text = format!(
+                r#"{{"status": "{status}", "size": {size}, "disk_format": "qcow2", "container_format": "bare", "os_hash_algo": "sha512",
+                "os_hash_value": "ab", "hw_disk_bus": "scsi", "os_distro": "debian", "os_glance_x": "y", "name": "n", "other": "z", "hw_number": 1}}"#
+            );
+            vec![head(&format!("200 OK\nContent-Length: {}", text.len())), Step::Send(text.into_bytes())]
+        };
+        let id = "/image/v2/images/11111111-2222-4333-8444-555555555555";
+        match asked.path().strip_prefix(id) {
+            Some("") => record("active"),
+            // Glance on Ceph knows no ranges.
+            Some("/file") if asked.range().is_some() => vec![head("400 Bad Request\nContent-Length: 0")],
+            Some("/file") => honest(asked, &served, "\"1\""),
+            _ if asked.path().starts_with("/queued") => record("queued"),
+            _ if asked.path().starts_with("/moved") => vec![head("301 Moved\nLocation: http://example.org/\nContent-Length: 0")],
+            _ => vec![head("404 Not Found\nContent-Length: 0")],
+        }
+    })
+    .await;
+    // No rule of the operator's lets anybody there.
+    let fetcher = fetcher_with(system_lookup(), |_| {});
+    let (token, id) = (Secret::new("a-token"), id.into());
+    let at = |path: &str| format!("http://{}{path}", server.address);
+    let remote = fetcher.remote_image(&at("/image/v2/"), &token, id).await.unwrap();
+    assert_eq!((remote.size_bytes, remote.disk_format.as_deref()), (size as u64, Some("qcow2")));
+    assert_eq!(remote.hash, Some(("sha512".into(), "ab".into())));
+    let properties: Vec<_> = remote.properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(properties, ["hw_disk_bus=scsi", "os_distro=debian"]);
+    let mut fetched = fetcher.open_remote(&at("/image"), &token, id, size as u64).await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(piece) = fetched.body.next().await {
+        bytes.extend_from_slice(&piece.unwrap());
+    }
+    assert!(bytes == *content);
+    let failure = |outcome: Result<super::Remote, Error>| outcome.unwrap_err().to_string();
+    assert!(failure(fetcher.remote_image(&at("/queued"), &token, id).await).contains("not active"));
+    assert!(failure(fetcher.remote_image(&at("/moved"), &token, id).await).contains("not followed"));
+    assert!(failure(fetcher.remote_image(&at("/none"), &token, id).await).contains("no such image"));
+    assert!(failure(fetcher.remote_image(&at("/image"), &Secret::new("old"), id).await).contains("expired"));
+    assert!(fetcher.open_remote(&at("/image"), &token, id, size as u64 + 1).await.is_err());
+    assert!(fetcher.open_remote(&at("/image"), &token, id, size as u64 - 1).await.is_err());
+}

@@ -13,6 +13,8 @@ pub use policy::Policy;
 
 use serde::Deserialize;
 
+use crate::secret::Secret;
+
 /// `[identity]` of the configuration, without the section of Keystone.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +118,50 @@ impl Identity {
         match self {
             Self::Local(_) => Ok(None),
             Self::Keystone(keystone) => keystone.limits(project_id, request_id).await.map(Some),
+        }
+    }
+
+    /// Where the image service of another region is, as the catalog of a request's token says; `None` if it says
+    /// nothing of it, and without Keystone.
+    ///
+    /// # Errors
+    /// Keystone does not answer.
+    pub async fn image_service(
+        &self,
+        token: &str,
+        place: (&str, keystone::Interface),
+        request_id: Option<&str>,
+    ) -> Result<Option<String>, Unavailable> {
+        match self {
+            Self::Local(_) => Ok(None),
+            Self::Keystone(keystone) => keystone.image_service(token, place, request_id).await,
+        }
+    }
+
+    /// A request's token in a form that may lie in the catalog: only the gateways of this site can read it, and only
+    /// for what `bound_to` names.
+    ///
+    /// # Errors
+    /// There is no Keystone, whose credentials it is sealed with.
+    pub async fn seal(&self, token: &str, bound_to: impl Into<String>) -> Result<String, Unavailable> {
+        match self {
+            Self::Local(_) => Err(Unavailable("tokens are sealed only with identity.mode \"keystone\"".into())),
+            Self::Keystone(keystone) => keystone.seal(token, bound_to.into()).await,
+        }
+    }
+
+    /// What [`Identity::seal`] has sealed; `None` when the gateways' credentials have changed since.
+    ///
+    /// # Errors
+    /// The credentials cannot be read.
+    pub async fn unseal(
+        &self,
+        sealed: impl Into<String>,
+        bound_to: impl Into<String>,
+    ) -> Result<Option<Secret>, Unavailable> {
+        match self {
+            Self::Local(_) => Ok(None),
+            Self::Keystone(keystone) => keystone.unseal(sealed.into(), bound_to.into()).await,
         }
     }
 

@@ -5,6 +5,7 @@ mod catalog;
 mod client;
 mod config;
 mod limits;
+mod seal;
 mod session;
 mod token;
 mod validate;
@@ -13,6 +14,7 @@ pub use config::{Config, Interface};
 pub use limits::Limits;
 
 use super::{Caller, Tokens, Unavailable, Unidentified};
+use crate::secret::Secret;
 use client::{Client, Failure};
 use limits::LimitsLookup;
 use session::Session;
@@ -122,6 +124,34 @@ impl Keystone {
     /// What a project may have of this service.
     pub(super) async fn limits(&self, project_id: &str, request_id: Option<&str>) -> Result<Limits, Unavailable> {
         Ok(self.limits.of(&self.session, project_id, request_id).await?)
+    }
+
+    /// Where the image service of a region is, as the catalog of a token says.
+    pub(super) async fn image_service(
+        &self,
+        token: &str,
+        (region, interface): (&str, Interface),
+        request_id: Option<&str>,
+    ) -> Result<Option<String>, Unavailable> {
+        let catalog = validate::catalog(&self.session, token, request_id).await?;
+        Ok(catalog.and_then(|catalog| {
+            catalog.url(catalog::SERVICE_TYPE, interface.as_str(), Some(region)).map(str::to_owned)
+        }))
+    }
+
+    /// Seals a token, see [`seal`].
+    pub(super) async fn seal(&self, token: &str, bound_to: String) -> Result<String, Unavailable> {
+        let (credentials, token) = (self.session.credentials().await?, Secret::new(token));
+        let sealing = tokio::task::spawn_blocking(move || seal::seal(&credentials, &bound_to, token.expose()));
+        let sealed = sealing.await.map_err(|e| Unavailable(e.to_string()))?;
+        sealed.map_err(|e| Unavailable(format!("a token cannot be sealed: {e}")))
+    }
+
+    /// Opens a sealed token; `None` if other credentials sealed it.
+    pub(super) async fn unseal(&self, sealed: String, bound_to: String) -> Result<Option<Secret>, Unavailable> {
+        let credentials = self.session.credentials().await?;
+        let opening = tokio::task::spawn_blocking(move || seal::open(&credentials, &bound_to, &sealed));
+        opening.await.map_err(|e| Unavailable(e.to_string()))
     }
 
     /// Whether Keystone answers, and takes us for whom we are.

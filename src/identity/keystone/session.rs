@@ -206,7 +206,7 @@ impl Session {
         read().map_err(|failure| (failure, PAUSE_UNAVAILABLE))
     }
 
-    async fn credentials(&self) -> Result<Secret, Failure> {
+    pub(super) async fn credentials(&self) -> Result<Secret, Failure> {
         let config = Arc::clone(&self.config);
         match tokio::task::spawn_blocking(move || config.credentials()).await {
             Ok(Ok(credentials)) => Ok(credentials),

@@ -108,6 +108,13 @@ pub(super) struct Validated {
     pub(super) has_image_service: bool,
 }
 
+impl Body {
+    /// The services of the cloud, if Keystone was asked for them.
+    pub(super) fn into_catalog(self) -> Catalog {
+        self.token.catalog
+    }
+}
+
 impl Validated {
     pub(super) fn new(Body { token }: Body) -> Self {
         let scope = match token {

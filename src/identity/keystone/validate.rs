@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::Config;
+use super::catalog::Catalog;
 use super::client::{Answer, Failure};
 use super::session::Session;
 use super::token::{Body, Validated};
@@ -81,10 +82,7 @@ impl Validation {
 }
 
 async fn ask(session: &Session, token: &str, allow_expired: bool, request_id: Option<&str>) -> Result<Found, Failure> {
-    let mut headers = HeaderMap::from_iter([ACCESS_RULES]);
-    let Ok(mut subject) = HeaderValue::from_str(token) else { return Ok(None) };
-    subject.set_sensitive(true);
-    headers.insert(HeaderName::from_static("x-subject-token"), subject);
+    let Some(headers) = about(token) else { return Ok(None) };
     let expired = if allow_expired { "&allow_expired=1" } else { "" };
     let path = format!("/auth/tokens?nocatalog{expired}");
     let Some(found) = read(&session.get(&path, &headers, request_id).await?)? else { return Ok(None) };
@@ -94,6 +92,28 @@ async fn ask(session: &Session, token: &str, allow_expired: bool, request_id: Op
     // The catalog matters for restricted application credentials alone; for all others it would be a burden.
     let path = format!("/auth/tokens?{}", expired.trim_start_matches('&'));
     Ok(read(&session.get(&path, &headers, request_id).await?)?.map(Arc::new))
+}
+
+/// Headers of a question about a token; `None` for one that no header can carry.
+fn about(token: &str) -> Option<HeaderMap> {
+    let mut subject = HeaderValue::from_str(token).ok()?;
+    subject.set_sensitive(true);
+    Some(HeaderMap::from_iter([ACCESS_RULES, (HeaderName::from_static("x-subject-token"), subject)]))
+}
+
+/// The services that a token has in its catalog; `None` for a token that Keystone does not know.
+pub(super) async fn catalog(
+    session: &Session,
+    token: &str,
+    request_id: Option<&str>,
+) -> Result<Option<Catalog>, Failure> {
+    let Some(headers) = about(token) else { return Ok(None) };
+    let answer = session.get("/auth/tokens", &headers, request_id).await?;
+    match answer.status {
+        StatusCode::OK => Ok(Some(answer.json::<Body>()?.into_catalog())),
+        StatusCode::NOT_FOUND => answer.json::<ErrorBody>().map(|_| None),
+        status => Err(Failure(format!("answers {status} when asked about a token"))),
+    }
 }
 
 /// Body of an error of Keystone.
