@@ -6,6 +6,7 @@
 mod harness;
 mod others;
 mod qcow2;
+mod stream;
 mod unpack;
 mod vdi;
 mod vhd;

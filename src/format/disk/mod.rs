@@ -5,7 +5,8 @@
 //!     └──────────── many reads ahead <──────────────────┴──> unpacked on threads ──> Extents in order
 //! ```
 //!
-//! A format has to know its tables only: [`extents`] does everything else, for all of them.
+//! A format has to know its tables only: [`extents`] does everything else, for all of them. A VMDK that is a stream
+//! needs neither tables nor a file: [`vmdk::stream`] decodes it as it comes.
 
 mod inflate;
 mod qcow2;
@@ -14,7 +15,7 @@ mod table;
 mod vdi;
 mod vhd;
 mod vhdx;
-mod vmdk;
+pub mod vmdk;
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! What the tables of several formats have in common: numbers in them, places that they name, entries that must not
 //! name the same place.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +14,24 @@ use crate::format::Format;
 pub(super) const WINDOW_BYTES: u64 = 64 * 1024;
 /// What all of these formats count in.
 pub(super) const SECTOR_BYTES: u64 = 512;
+
+/// A file contradicts itself.
+pub(super) fn damaged(format: Format, what: impl Display) -> Error {
+    Error::refused(format!("The {format} image is damaged: {what}."))
+}
+
+/// A file may be good, and is not accepted.
+pub(super) fn refused(format: Format, what: impl Display) -> Error {
+    Error::refused(format!("The {format} image {what}."))
+}
+
+/// Whether a disk of that size is possible and accepted.
+pub(super) fn check_disk(format: Format, virtual_size_bytes: u64, limits: Limits) -> Result<(), Error> {
+    if i64::try_from(virtual_size_bytes).is_err() {
+        return Err(damaged(format, format_args!("no disk has {virtual_size_bytes} bytes")));
+    }
+    limits.check(virtual_size_bytes)
+}
 
 /// A file in a format, whose tables may point anywhere.
 pub(super) struct File {
@@ -29,22 +48,16 @@ impl File {
         self.source.size_bytes()
     }
 
-    /// The file contradicts itself.
-    pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Error {
-        Error::refused(format!("The {} image is damaged: {what}.", self.format))
+    pub(super) fn damaged(&self, what: impl Display) -> Error {
+        damaged(self.format, what)
     }
 
-    /// The file may be good, and is not accepted.
-    pub(super) fn refused(&self, what: impl std::fmt::Display) -> Error {
-        Error::refused(format!("The {} image {what}.", self.format))
+    pub(super) fn refused(&self, what: impl Display) -> Error {
+        refused(self.format, what)
     }
 
-    /// Whether a disk of that size is possible and accepted.
     pub(super) fn check_disk(&self, virtual_size_bytes: u64, limits: Limits) -> Result<(), Error> {
-        if i64::try_from(virtual_size_bytes).is_err() {
-            return Err(self.damaged(format_args!("no disk has {virtual_size_bytes} bytes")));
-        }
-        limits.check(virtual_size_bytes)
+        check_disk(self.format, virtual_size_bytes, limits)
     }
 
     /// Where `what` is, if the file has it whole.

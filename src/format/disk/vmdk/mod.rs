@@ -6,14 +6,17 @@
 //!   streamOptimized: header, descriptor, grains and tables behind markers, directory, footer = header, end marker
 //! ```
 
+pub mod stream;
+
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
-use super::table::{File, SECTOR_BYTES, Taken, WINDOW_BYTES, le16, le32, le64};
+use super::table::{self, File, SECTOR_BYTES, Taken, WINDOW_BYTES, le16, le32, le64};
 use super::{Codec, DiskMap, Error, Limits, ReadAt, Run};
 use crate::format::Format;
 
@@ -33,6 +36,8 @@ const MARKER_FOOTER: u32 = 3;
 const MARKER_END: u32 = 0;
 /// Longer descriptors belong to disks of many files.
 const DESCRIPTOR_MAX_BYTES: u64 = 64 * 1024;
+/// Of what the descriptor says, so much is shown.
+const SHOWN_CHARS: usize = 40;
 /// Sectors of a grain: the format asks for more than 8, and what is unpacked at once has a limit.
 const GRAIN_SECTORS: RangeInclusive<u64> = 8..=4096;
 const TABLE_ENTRIES_MAX: u64 = 512;
@@ -46,22 +51,22 @@ const ZERO_GRAIN: u32 = 1;
 
 /// What header and footer say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
+struct Header {
     version: u32,
     flags: u32,
-    pub(super) sectors: u64,
-    pub(super) grain_sectors: u64,
+    sectors: u64,
+    grain_sectors: u64,
     descriptor: (u64, u64),
     table_entries: u64,
     directory: u64,
-    pub(super) overhead_sectors: u64,
+    overhead_sectors: u64,
     compression: u16,
 }
 
 impl Header {
-    pub(super) fn parse(file: &File, bytes: &[u8], limits: Limits) -> Result<Self, Error> {
+    fn parse(bytes: &[u8], limits: Limits) -> Result<Self, Error> {
         if !bytes.starts_with(MAGIC) {
-            return Err(file.refused(
+            return Err(refused(
                 "does not begin like one of a single file (monolithicSparse, streamOptimized). `qemu-img convert` makes one of it",
             ));
         }
@@ -77,59 +82,59 @@ impl Header {
             compression: le16(bytes, 77),
         };
         if !(1..=VERSION_MAX).contains(&header.version) {
-            return Err(file.refused(format_args!("has version {}; 1 to {VERSION_MAX} can be read", header.version)));
+            return Err(refused(format_args!("has version {}; 1 to {VERSION_MAX} can be read", header.version)));
         }
         if bytes.get(73..77) != Some(LINE_ENDS) {
-            return Err(file.damaged("its line ends were changed, as by a transfer as text"));
+            return Err(damaged("its line ends were changed, as by a transfer as text"));
         }
         if !header.grain_sectors.is_power_of_two() || !GRAIN_SECTORS.contains(&header.grain_sectors) {
-            return Err(file.refused(format_args!(
+            return Err(refused(format_args!(
                 "has grains of {} sectors; powers of two from 8 to 4096 can be read",
                 header.grain_sectors
             )));
         }
         if !(1..=TABLE_ENTRIES_MAX).contains(&header.table_entries) {
-            return Err(file.damaged(format_args!("its tables have {} entries", header.table_entries)));
+            return Err(damaged(format_args!("its tables have {} entries", header.table_entries)));
         }
         let packing = (header.compression, header.flags & FLAG_PACKED != 0, header.flags & FLAG_MARKERS != 0);
         if !matches!(packing, (0, false, false) | (1, true, true)) {
-            return Err(file.damaged(format_args!(
+            return Err(damaged(format_args!(
                 "compression {} does not go with its flags {:#x}",
                 header.compression, header.flags
             )));
         }
-        file.check_disk(header.sectors.saturating_mul(SECTOR_BYTES), limits)?;
+        table::check_disk(Format::Vmdk, header.sectors.saturating_mul(SECTOR_BYTES), limits)?;
         Ok(header)
     }
 
-    pub(super) fn is_packed(&self) -> bool {
+    fn is_packed(&self) -> bool {
         self.flags & FLAG_PACKED != 0
     }
 
     /// Whether the directory is at the end of the file, and the header for it in the footer.
-    pub(super) fn is_at_end(&self) -> bool {
+    fn is_at_end(&self) -> bool {
         self.directory == AT_END
     }
 
     /// Where the descriptor is.
-    pub(super) fn descriptor(&self, file: &File) -> Result<Range<u64>, Error> {
+    fn descriptor(&self) -> Result<Range<u64>, Error> {
         let (at, length) = self.descriptor;
         let length = length.saturating_mul(SECTOR_BYTES);
         if at == 0 || length == 0 {
-            return Err(file.refused("has no descriptor: it is one of the files of a larger disk"));
+            return Err(refused("has no descriptor: it is one of the files of a larger disk"));
         }
         if length > DESCRIPTOR_MAX_BYTES {
-            return Err(file.refused(format_args!("has a descriptor of {length} bytes, too much for a single file")));
+            return Err(refused(format_args!("has a descriptor of {length} bytes, too much for a single file")));
         }
         let at = at.saturating_mul(SECTOR_BYTES);
         Ok(at..at.saturating_add(length))
     }
 
-    pub(super) fn virtual_size_bytes(&self) -> u64 {
+    fn virtual_size_bytes(&self) -> u64 {
         self.sectors * SECTOR_BYTES
     }
 
-    pub(super) fn grain_bytes(&self) -> u64 {
+    fn grain_bytes(&self) -> u64 {
         self.grain_sectors * SECTOR_BYTES
     }
 
@@ -142,6 +147,16 @@ impl Header {
         self.table_entries * ENTRY_BYTES
     }
 
+    /// Tables that the disk needs, with or without a grain in them.
+    fn tables(&self) -> u64 {
+        self.virtual_size_bytes().div_ceil(self.table_span_bytes())
+    }
+
+    /// Whether an entry of a table is for a grain of zeros.
+    fn is_zero(&self, entry: u32) -> bool {
+        entry == NO_PLACE || entry == ZERO_GRAIN && self.flags & FLAG_ZERO_GRAINS != 0
+    }
+
     /// Bytes of the disk that a table is about.
     fn table_span_bytes(&self) -> u64 {
         self.table_entries * self.grain_bytes()
@@ -149,7 +164,7 @@ impl Header {
 }
 
 /// Whether the descriptor tells of this one file, and of nothing else.
-pub(super) fn check_descriptor(file: &File, descriptor: &[u8], header: &Header) -> Result<(), Error> {
+fn check_descriptor(descriptor: &[u8], header: &Header) -> Result<(), Error> {
     let text = descriptor.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = String::from_utf8_lossy(text);
     let mut extents = 0;
@@ -158,12 +173,13 @@ pub(super) fn check_descriptor(file: &File, descriptor: &[u8], header: &Header) 
         let value = value.trim_matches('"');
         match key {
             "createType" if !matches!(value, "monolithicSparse" | "streamOptimized") => {
-                return Err(file.refused(format_args!(
+                let value: String = value.chars().take(SHOWN_CHARS).collect();
+                return Err(refused(format_args!(
                     "has the type {value:?}; monolithicSparse and streamOptimized can be read"
                 )));
             }
-            "parentCID" if !value.eq_ignore_ascii_case("ffffffff") => return Err(has_parent(file)),
-            "parentFileNameHint" => return Err(has_parent(file)),
+            "parentCID" if !value.eq_ignore_ascii_case("ffffffff") => return Err(has_parent()),
+            "parentFileNameHint" => return Err(has_parent()),
             _ => {}
         }
         let mut words = line.split_whitespace();
@@ -171,7 +187,7 @@ pub(super) fn check_descriptor(file: &File, descriptor: &[u8], header: &Header) 
             extents += 1;
             let (sectors, kind) = (words.next().and_then(|word| word.parse::<u64>().ok()), words.next());
             if sectors != Some(header.sectors) || kind != Some("SPARSE") {
-                return Err(file.refused(format_args!(
+                return Err(refused(format_args!(
                     "has a descriptor that tells of other data than the {} sectors in this file",
                     header.sectors
                 )));
@@ -179,17 +195,17 @@ pub(super) fn check_descriptor(file: &File, descriptor: &[u8], header: &Header) 
         }
     }
     if extents != 1 {
-        return Err(file.refused(format_args!("has a descriptor with {extents} files of data; one can be read")));
+        return Err(refused(format_args!("has a descriptor with {extents} files of data; one can be read")));
     }
     Ok(())
 }
 
-fn has_parent(file: &File) -> Error {
-    file.refused("has a parent and holds only a part of its disk. Clone it to a whole disk and send that")
+fn has_parent() -> Error {
+    refused("has a parent and holds only a part of its disk. Clone it to a whole disk and send that")
 }
 
 /// The header at the end of the file, which says where the directory is.
-fn check_footer(file: &File, trailer: &[u8], first: &Header, limits: Limits) -> Result<Header, Error> {
+fn check_footer(trailer: &[u8], first: &Header, limits: Limits) -> Result<Header, Error> {
     let (marker, rest) = trailer.split_at(SECTOR_BYTES as usize);
     let (footer, end) = rest.split_at(SECTOR_BYTES as usize);
     let is_marker = |bytes: &[u8], kind| le32(bytes, 8) == 0 && le32(bytes, 12) == kind;
@@ -198,14 +214,27 @@ fn check_footer(file: &File, trailer: &[u8], first: &Header, limits: Limits) -> 
         || le64(end, 0) != 0
         || !footer.starts_with(MAGIC)
     {
-        return Err(file.refused("has no footer where one has to be: it is cut off, or something follows it"));
+        return Err(refused("has no footer where one has to be: it is cut off, or something follows it"));
     }
-    let footer = Header::parse(file, footer, limits)?;
-    let (directory, overhead_sectors) = (first.directory, first.overhead_sectors);
-    if footer.is_at_end() || (Header { directory, overhead_sectors, ..footer }) != *first {
-        return Err(file.damaged("its header and its footer differ, so it would be two disks"));
+    let footer = Header::parse(footer, limits)?;
+    if footer.is_at_end() || !is_same_disk(&footer, first) {
+        return Err(damaged("its header and its footer differ, so it would be two disks"));
     }
     Ok(footer)
+}
+
+/// Whether two headers tell of the same disk, wherever its directory is.
+fn is_same_disk(one: &Header, other: &Header) -> bool {
+    let (directory, overhead_sectors) = (one.directory, one.overhead_sectors);
+    *one == Header { directory, overhead_sectors, ..*other }
+}
+
+fn damaged(what: impl Display) -> Error {
+    table::damaged(Format::Vmdk, what)
+}
+
+fn refused(what: impl Display) -> Error {
+    table::refused(Format::Vmdk, what)
 }
 
 /// The walk through the tables.
@@ -226,20 +255,18 @@ pub(super) struct Map {
 impl Map {
     pub(super) async fn open(source: Arc<dyn ReadAt>, limits: Limits) -> Result<Self, Error> {
         let file = File::new(source, Format::Vmdk);
-        let first = Header::parse(&file, &file.read("the header", 0, HEADER_BYTES).await?, limits)?;
-        let place = first.descriptor(&file)?;
+        let first = Header::parse(&file.read("the header", 0, HEADER_BYTES).await?, limits)?;
+        let place = first.descriptor()?;
         let descriptor = file.read("the descriptor", place.start, place.end - place.start).await?;
-        check_descriptor(&file, &descriptor, &first)?;
+        check_descriptor(&descriptor, &first)?;
         let header = if first.is_at_end() {
             let trailer_at = file.size_bytes().saturating_sub(TRAILER_BYTES);
-            check_footer(&file, &file.read("the footer", trailer_at, TRAILER_BYTES).await?, &first, limits)?
+            check_footer(&file.read("the footer", trailer_at, TRAILER_BYTES).await?, &first, limits)?
         } else {
             first
         };
-        let entries = header.virtual_size_bytes().div_ceil(header.table_span_bytes());
-        let directory =
-            file.place("the directory", header.directory.saturating_mul(SECTOR_BYTES), entries * ENTRY_BYTES)?;
-        let directory_at = directory.start;
+        let directory_at = header.directory.saturating_mul(SECTOR_BYTES);
+        let directory = file.place("the directory", directory_at, header.tables() * ENTRY_BYTES)?;
         let taken = Taken::new(&file, header.grain_bytes(), vec![0..HEADER_BYTES, place, directory])?;
         Ok(Self { file, header, directory_at, told: 0, entries: VecDeque::new(), tables_bytes: 0, taken })
     }
@@ -247,8 +274,7 @@ impl Map {
     /// The next entries of the directory, with as many tables as are read at once. None at the end.
     async fn directory_entries(&mut self) -> Result<Vec<u32>, Error> {
         if self.entries.is_empty() {
-            let all = self.header.virtual_size_bytes().div_ceil(self.header.table_span_bytes());
-            let length = ((all - self.told) * ENTRY_BYTES).min(WINDOW_BYTES);
+            let length = ((self.header.tables() - self.told) * ENTRY_BYTES).min(WINDOW_BYTES);
             let window = self.file.read("the directory", self.directory_at + self.told * ENTRY_BYTES, length).await?;
             self.entries.extend(window.chunks_exact(ENTRY_BYTES as usize).map(|entry| le32(entry, 0)));
         }
@@ -269,7 +295,7 @@ impl Map {
             let entry = le32(entry, 0);
             let length = self.header.grain_bytes().min(disk_bytes - start);
             let at = u64::from(entry) * SECTOR_BYTES;
-            runs.push(if self.is_zero(entry) {
+            runs.push(if self.header.is_zero(entry) {
                 Run::Zero { length }
             } else if self.header.is_packed() {
                 // Its marker says how long it is; here it is enough to read no further than to the next one.
@@ -284,10 +310,6 @@ impl Map {
             });
         }
         Ok(())
-    }
-
-    fn is_zero(&self, entry: u32) -> bool {
-        entry == NO_PLACE || entry == ZERO_GRAIN && self.header.flags & FLAG_ZERO_GRAINS != 0
     }
 }
 
@@ -309,7 +331,8 @@ impl DiskMap for Map {
         }
         // 2. Where the grains begin, in the order of the file.
         let all = tables.iter().flat_map(|table| table.chunks_exact(ENTRY_BYTES as usize));
-        let mut starts: Vec<u32> = all.map(|entry| le32(entry, 0)).filter(|entry| !self.is_zero(*entry)).collect();
+        let mut starts: Vec<u32> =
+            all.map(|entry| le32(entry, 0)).filter(|entry| !self.header.is_zero(*entry)).collect();
         starts.sort_unstable();
         // 3. In the order of the disk.
         let (mut runs, mut tables) = (Vec::new(), tables.into_iter());
