@@ -17,32 +17,36 @@ fn connect(gateway: &Gateway) -> TcpStream {
     socket
 }
 
-/// An upload by project `p-demo`, byte by byte as the test likes.
+/// An upload, byte by byte as the test likes.
 pub(crate) struct SlowUpload {
     socket: TcpStream,
     chunked: bool,
 }
 
 impl SlowUpload {
-    /// Sends the head; without a length the body will be chunked.
+    /// Sends the head, as project `p-demo`; without a length the body will be chunked.
     pub(crate) fn begin(gateway: &Gateway, id: &str, length: Option<usize>) -> Self {
-        Self::begin_at(gateway, &format!("/v2/images/{id}/file"), length)
+        Self::begin_as(gateway, Token::Demo.text(), id, length)
     }
 
-    /// As `begin`, for data that is to be imported.
+    /// As [`Self::begin`], as whoever has this token.
+    pub(crate) fn begin_as(gateway: &Gateway, token: &str, id: &str, length: Option<usize>) -> Self {
+        Self::begin_at(gateway, token, &format!("/v2/images/{id}/file"), length)
+    }
+
+    /// As [`Self::begin`], for data that is to be imported.
     pub(crate) fn begin_stage(gateway: &Gateway, id: &str, length: Option<usize>) -> Self {
-        Self::begin_at(gateway, &format!("/v2/images/{id}/stage"), length)
+        Self::begin_at(gateway, Token::Demo.text(), &format!("/v2/images/{id}/stage"), length)
     }
 
-    fn begin_at(gateway: &Gateway, path: &str, length: Option<usize>) -> Self {
+    fn begin_at(gateway: &Gateway, token: &str, path: &str, length: Option<usize>) -> Self {
         let mut socket = connect(gateway);
         let framing = length
             .map_or_else(|| "transfer-encoding: chunked".to_owned(), |length| format!("content-length: {length}"));
         write!(
             socket,
-            "PUT {path} HTTP/1.1\r\nhost: {}\r\nx-auth-token: {}\r\ncontent-type: application/octet-stream\r\n{framing}\r\n\r\n",
-            gateway.address,
-            Token::Demo.text()
+            "PUT {path} HTTP/1.1\r\nhost: {}\r\nx-auth-token: {token}\r\ncontent-type: application/octet-stream\r\n{framing}\r\n\r\n",
+            gateway.address
         )
         .unwrap();
         Self { socket, chunked: length.is_none() }

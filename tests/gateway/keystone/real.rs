@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use ureq::SendBody;
 
-use crate::harness::{Client, Gateway, Site, eventually};
+use crate::harness::{Answer, Client, Gateway, Site, SlowUpload, assert_active, eventually, random_bytes, status_of};
 
 fn client(gateway: &Gateway, token: &str) -> Client {
     Client::new(&gateway.url, Some(token))
@@ -161,38 +161,137 @@ fn mere_service(site: &Site) -> (String, String) {
     (name, password)
 }
 
+/// Names of the limits, in the order of [`Place::new`].
+const LIMITS: [&str; 4] = ["image_size_total", "image_stage_total", "image_count_total", "image_count_uploading"];
+
+/// An image service and a region of its own, where nobody else sets limits.
+struct Place {
+    service: Value,
+    region: Value,
+    endpoint: String,
+    registered: Value,
+}
+
+impl Place {
+    /// Registers those of the limits that are not 0.
+    fn new(admin: &Client, limits: [i64; 4]) -> Self {
+        let make = |path: &str, body: Value| admin.post(path, &body).expect(201).json();
+        let name = uuid::Uuid::new_v4().as_simple().to_string();
+        let region = make("/regions", json!({"region": {"id": format!("r-{name}")}}))["region"]["id"].clone();
+        let service = json!({"service": {"name": name, "type": format!("image-{name}")}});
+        let service = make("/services", service)["service"]["id"].clone();
+        let endpoint =
+            json!({"service_id": service, "interface": "public", "region_id": region, "url": "http://127.0.0.1:1"});
+        let endpoint = make("/endpoints", json!({"endpoint": endpoint}))["endpoint"]["id"].as_str().unwrap().to_owned();
+        let registered: Vec<Value> = LIMITS
+            .iter()
+            .zip(limits)
+            .filter(|(_, limit)| *limit != 0)
+            .map(|(name, limit)| json!({"service_id": service, "region_id": region, "resource_name": name, "default_limit": limit}))
+            .collect();
+        let registered =
+            make("/registered_limits", json!({"registered_limits": registered}))["registered_limits"].clone();
+        Self { service, region, endpoint, registered }
+    }
+
+    /// Changes what all projects may have.
+    fn register(&self, admin: &Client, name: &str, limit: i64) {
+        let registered = self.registered.as_array().unwrap().iter();
+        let id = registered.clone().find(|one| one["resource_name"] == name).unwrap()["id"].as_str().unwrap();
+        let body = json!({"registered_limit": {"default_limit": limit}});
+        admin.send_json("PATCH", &format!("/registered_limits/{id}"), &body.to_string()).expect(200);
+    }
+
+    /// Gives a project another limit than all.
+    fn limit(&self, admin: &Client, project: &str, name: &str, limit: i64) {
+        let limit = json!({"service_id": self.service, "region_id": self.region, "project_id": project, "resource_name": name, "resource_limit": limit});
+        admin.post("/limits", &json!({"limits": [limit]})).expect(201);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn real_limits_are_found_with_the_role_service_alone() {
     let Some(site) = Site::find() else { return };
     let admin = site.as_user("admin");
-    let make = |path: &str, body: Value| admin.post(path, &body).expect(201).json();
-    // A service and a region of its own, where nobody else sets limits.
+    let place = Place::new(&admin, [10, 11, 12, 0]);
     let name = uuid::Uuid::new_v4().as_simple().to_string();
-    let region = make("/regions", json!({"region": {"id": format!("r-{name}")}}))["region"]["id"].clone();
-    let service = json!({"service": {"name": name, "type": format!("image-{name}")}});
-    let service = make("/services", service)["service"]["id"].clone();
-    let endpoint =
-        json!({"service_id": service, "interface": "public", "region_id": region, "url": "http://127.0.0.1:1"});
-    let endpoint = make("/endpoints", json!({"endpoint": endpoint}))["endpoint"]["id"].as_str().unwrap().to_owned();
-    let registered: Vec<Value> = ["image_size_total", "image_stage_total", "image_count_total"]
-        .iter()
-        .enumerate()
-        .map(|(n, resource)| json!({"service_id": service, "region_id": region, "resource_name": resource, "default_limit": n + 10}))
-        .collect();
-    make("/registered_limits", json!({"registered_limits": registered}));
-    let project =
-        make("/projects", json!({"project": {"name": name, "domain_id": "default"}}))["project"]["id"].clone();
-    let limit = json!({"service_id": service, "region_id": region, "project_id": project, "resource_name": "image_count_total", "resource_limit": 3});
-    make("/limits", json!({"limits": [limit]}));
+    let project = json!({"project": {"name": name, "domain_id": "default"}});
+    let project = admin.post("/projects", &project).expect(201).json()["project"]["id"].as_str().unwrap().to_owned();
+    place.limit(&admin, &project, "image_count_total", 3);
     let (user, password) = mere_service(&site);
     let config = format!(
-        "auth_url = \"{}\"\nusername = \"{user}\"\nhttp_request_timeout_s = 60\npassword = \"{password}\"\nproject_name = \"service\"\nendpoint_id = \"{endpoint}\"",
-        site.url
+        "auth_url = \"{}\"\nusername = \"{user}\"\nhttp_request_timeout_s = 60\npassword = \"{password}\"\nproject_name = \"service\"\nendpoint_id = \"{}\"",
+        site.url, place.endpoint
     );
     let identity = Identity::Keystone(Box::new(Keystone::new(&toml::from_str(&config).unwrap()).unwrap()));
-    let of = async |project: &Value| identity.limits(project.as_str().unwrap(), None).await.unwrap().unwrap();
+    let of = async |project: &str| identity.limits(project, None).await.unwrap().unwrap();
     let all =
         Limits { image_size_total_mib: 10, image_stage_total_mib: 11, image_count_total: 12, image_count_uploading: 0 };
-    assert_eq!(of(&json!(site.project("demo"))).await, all);
+    assert_eq!(of(&site.project("demo")).await, all);
     assert_eq!(of(&project).await, Limits { image_count_total: 3, ..all });
+}
+
+#[test]
+fn real_limits_bind_and_count_after_the_cache_time_when_they_change() {
+    const MIB: usize = 1 << 20;
+    /// Longer than the cache time, on a busy machine.
+    const SOON_S: u64 = 30;
+    let Some(site) = Site::find() else { return };
+    let admin = site.as_user("admin");
+    let place = Place::new(&admin, [3, 3, 2, 1]);
+    let options = site
+        .options()
+        .set("limits", "source", "keystone")
+        .set("identity.keystone", "endpoint_id", place.endpoint.as_str())
+        .set("identity.keystone", "limits_cache_time_s", 2);
+    let gateway = Gateway::start(options);
+    let token = site.token("demo");
+    let (demo, other) = (client(&gateway, &token), client(&gateway, &site.token("alt_demo")));
+    let refused = |answer: Answer, limit: &str| {
+        let text = answer.expect(413).text();
+        assert!(text.contains(limit), "{text}");
+    };
+    let images = || gateway.sql(&format!("SELECT count(*) FROM images WHERE owner = '{}'", site.project("demo")));
+
+    // Images: of all projects, then of one.
+    let (first, second) = (demo.create("first"), demo.create("second"));
+    other.create("theirs");
+    other.create("theirs");
+    let create = |client: &Client| client.post("/v2/images", &json!({"name": "one more"}));
+    refused(create(&demo), "image_count_total is 2 images");
+    assert_eq!(images(), "2");
+    place.limit(&admin, &site.project("demo"), "image_count_total", 3);
+    eventually("the project's limit counts", SOON_S, || create(&demo).status == 201);
+    refused(create(&demo), "image_count_total is 3 images");
+    refused(create(&other), "image_count_total is 2 images");
+    assert_eq!(images(), "3");
+
+    // Uploads at once.
+    let bytes = random_bytes(1, 2 * MIB);
+    let mut running = SlowUpload::begin_as(&gateway, &token, &first, Some(2 * MIB));
+    assert!(running.send(&bytes[..100]));
+    eventually("it is under way", 10, || status_of(&demo, &first) == "saving");
+    refused(demo.upload(&second, b"x"), "image_count_uploading is 1 image");
+    place.register(&admin, "image_count_uploading", 2);
+    eventually("another may run", SOON_S, || demo.upload(&second, &bytes[..MIB / 2]).status == 204);
+    assert!(running.send(&bytes[100..]));
+    assert_eq!(running.answer(), Some(204));
+    assert_active(&demo, &first, &bytes);
+
+    // Bytes: 2.5 of 3 MiB are in use.
+    let third = gateway.sql("SELECT id FROM images WHERE name = 'one more'");
+    let formats = json!([
+        {"op": "replace", "path": "/disk_format", "value": "raw"},
+        {"op": "replace", "path": "/container_format", "value": "bare"},
+    ]);
+    demo.patch(&format!("/v2/images/{third}"), &formats).expect(200);
+    refused(demo.upload(&third, &bytes[..MIB]), "image_size_total is 3145728 bytes");
+    assert_eq!(status_of(&demo, &third), "queued");
+    place.register(&admin, "image_size_total", 4);
+    eventually("there is room", SOON_S, || demo.upload(&third, &bytes[..MIB]).status == 204);
+    assert_active(&demo, &third, &bytes[..MIB]);
+    let used = demo.get("/v2/info/usage").expect(200).json()["usage"].clone();
+    assert_eq!(used["image_size_total"], json!({"usage": 3, "limit": 4}));
+    assert_eq!(used["image_count_total"], json!({"usage": 3, "limit": 3}));
+    assert_eq!(used["image_count_uploading"], json!({"usage": 0, "limit": 2}));
 }
