@@ -34,16 +34,15 @@ impl Services {
     /// [`Error::Forbidden`] for whoever is no service, [`Error::Conflict`] for an image that is not queued,
     /// [`Error::Invalid`] for a location that is not one of ours or holds nothing.
     pub async fn add_location(&self, caller: &Caller, id: &str, body: &Registration) -> Result<(), Error> {
-        // 1. Is the image waiting for data, and may the caller say where it is?
-        let image = self.visible_to_service(caller, id, Action::AddImageLocation).await?;
-        check_queued(&image)?;
+        // 1. May the caller say where the data is, and is the image waiting for it?
         note_missing_service(caller);
-        self.authorize(Action::AddImageLocation, caller, Target::from(&image)).await?;
+        let image = self.permitted_to_service(Action::AddImageLocation, caller, id).await?;
         if !is_service(caller) {
             return Err(Error::Forbidden(
                 "Locations are registered by services (role service); an http store, whose locations a user may register, is not configured.".into(),
             ));
         }
+        check_queued(&image)?;
         check_formats(&image.attributes)?;
         self.settings.quotas.check_locations(1)?;
         // 2. Is there anything?
@@ -109,7 +108,7 @@ impl Services {
             tx.enqueue(&job).await?;
         }
         if !verify {
-            tx.event("image.activate", id, &json!({"size": found.size_bytes})).await?;
+            tx.image_event("image.activate", id, &json!({})).await?;
             tx.leave_describe_job(id).await?;
         }
         match account {
@@ -132,9 +131,8 @@ impl Services {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`].
     pub async fn locations(&self, caller: &Caller, id: &str) -> Result<Vec<Location>, Error> {
-        let image = self.visible_to_service(caller, id, Action::FetchImageLocation).await?;
         note_missing_service(caller);
-        self.authorize(Action::FetchImageLocation, caller, Target::from(&image)).await?;
+        let image = self.permitted_to_service(Action::FetchImageLocation, caller, id).await?;
         // Whoever knows where the data of a deactivated image is could clone it all the same.
         if image.status == Status::Deactivated && !caller.is_admin() {
             return Ok(Vec::new());
@@ -142,10 +140,10 @@ impl Services {
         Ok(image.locations)
     }
 
-    /// The image, if the caller may see it, or is a service that the rule of `action` admits to it: a service
-    /// works for projects that it is no member of.
-    async fn visible_to_service(&self, caller: &Caller, id: &str, action: Action) -> Result<Image, Error> {
-        match self.visible(caller, id).await {
+    /// The image, if the caller may do that to it. A service need not see it besides: it works for projects that it
+    /// is no member of.
+    async fn permitted_to_service(&self, action: Action, caller: &Caller, id: &str) -> Result<Image, Error> {
+        match self.permitted(action, caller, id).await {
             Err(Error::NotFound(missing)) if caller.has_role(SERVICE_ROLE) => {
                 let image = match ImageId::parse(id) {
                     Some(id) => self.catalog.image(id, &Scope::Everything(None)).await?,

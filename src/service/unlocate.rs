@@ -50,8 +50,7 @@ impl Services {
         if self.stores.get(Some(store)).is_err() {
             return Err(Error::Conflict(format!("The selected store {store} is not available on this node.")));
         }
-        let image = self.visible(caller, id).await?;
-        self.authorize(Action::GetImageLocation, caller, Target::from(&image)).await?;
+        let image = self.permitted(Action::GetImageLocation, caller, id).await?;
         self.authorize(Action::DeleteImageLocation, caller, Target::from(&image)).await?;
         let location = copy_in(&image, store)?.clone();
         self.check_unused(&image, &location).await?;
@@ -71,7 +70,7 @@ impl Services {
         let kept: Vec<Location> = image.locations.iter().filter(|kept| kept.url != location.url).cloned().collect();
         tx.set_locations(id, &image.locations, &kept).await?;
         tx.touch(id).await?;
-        tx.event("image.update", id, &json!({"removed_from": store})).await?;
+        tx.image_event("image.update", id, &json!({"removed_from": store})).await?;
         Ok(jobs)
     }
 

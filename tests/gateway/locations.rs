@@ -228,6 +228,10 @@ fn locations_are_for_services() {
     // A service by itself reaches every project's images, private ones too.
     service.post(&path(&id), &body).expect(202);
     eventually("it is active", HASHED_S, || status_of(&demo, &id) == "active");
+    // Who may not is told so, whatever state the image is in.
+    for (client, status) in [(&demo, 403), (&reader, 403), (&alt, 404), (&service, 409)] {
+        assert_eq!(client.post(&path(&id), &body).status, status);
+    }
     register(&admin, &private(), &body).expect(202);
     register(&demo, &private(), &body).expect(202);
     // Who may know where it is.
