@@ -46,12 +46,13 @@ impl Services {
                 return Err(Error::Forbidden(format!("Not allowed to {verb} image in status '{}'.", image.status)));
             }
             tx.transition(image.id, transition).await?;
-            let a = &image.attributes;
-            let payload = json!({"name": a.name, "owner": a.owner, "status": transition.to.as_str()});
-            tx.event("image.update", image.id, &payload).await?;
-            Ok(())
+            // Whoever rebuilds a catalog from the store must not give the data free.
+            tx.leave_describe_job(image.id).await?;
+            Ok(tx.image_event("image.update", image.id, &json!({})).await?)
         };
         let changed = changed.await;
-        conclude(tx, changed).await
+        conclude(tx, changed).await?;
+        self.job_bell.notify_one();
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ use crate::domain::content::Content;
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Location};
 use crate::domain::location::RbdUrl;
+use crate::domain::status::Status;
 
 pub use config::{Common, Config, Kind, Specific};
 
@@ -276,6 +277,8 @@ pub fn description(image: &Image, content: &Content, attempt: Uuid) -> BTreeMap<
     let mut keys = BTreeMap::from([
         ("schema", "1".to_owned()),
         ("state", "ready".to_owned()),
+        // Sealed before the record is active.
+        ("status", if image.status == Status::Deactivated { Status::Deactivated } else { Status::Active }.to_string()),
         ("attempt", attempt.as_simple().to_string()),
         ("id", image.id.to_string()),
         ("visibility", a.visibility.as_str().to_owned()),
