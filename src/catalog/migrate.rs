@@ -12,6 +12,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (5, include_str!("migrations/0005_quotas.sql")),
     (6, include_str!("migrations/0006_list_indexes.sql")),
     (7, include_str!("migrations/0007_import.sql")),
+    (11, include_str!("migrations/0011_event_priority.sql")),
     (12, include_str!("migrations/0012_plans.sql")),
 ];
 

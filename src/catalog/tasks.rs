@@ -18,6 +18,13 @@ const COLUMNS: &str = "t.id, t.type, t.status, t.owner, t.user_id, t.request_id,
 const SEEN: &str = "(t.status NOT IN ('success', 'failure') OR t.updated_at > now() - make_interval(secs => $1 /* time_to_live_s */)) \
     AND ($2 /* owner */::text IS NULL OR t.owner = $2 OR t.owner IS NULL)";
 
+/// What an event tells of a task `t`: neither what was asked for nor what came of it.
+const TOLD: &str = "jsonb_build_object('id', t.id, 'type', t.type, 'status', t.status, 'owner', t.owner, 'user_id', t.user_id, \
+    'request_id', t.request_id, 'image_id', t.image_id, \
+    'created_at', to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+    'updated_at', to_char(t.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+    'deleted', false, 'deleted_at', NULL)";
+
 /// Expired tasks removed at once.
 const PRUNED_PER_CALL: i64 = 10_000;
 
@@ -160,11 +167,16 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn insert_task(&self, task: &NewTask<'_>) -> Result<(), Error> {
-        let sql = "-- task_insert\n\
-            INSERT INTO tasks (id, type, status, owner, user_id, image_id, input, created_at, updated_at)\n\
-            VALUES ($1 /* id */, $2 /* type */, $3 /* status */, $4 /* owner */, $5 /* user_id */, $6 /* image_id */, $7 /* input */, now(), now())";
+        let sql = format!(
+            "-- task_insert\n\
+            WITH t AS (\n\
+              INSERT INTO tasks (id, type, status, owner, user_id, image_id, input, created_at, updated_at)\n\
+              VALUES ($1 /* id */, $2 /* type */, $3 /* status */, $4 /* owner */, $5 /* user_id */, $6 /* image_id */, $7 /* input */, now(), now()) RETURNING *)\n\
+            INSERT INTO events (type, payload) SELECT 'task.' || e.kind, {TOLD} FROM t,\n\
+              unnest(CASE t.status WHEN 'pending' THEN ARRAY['create'] ELSE ARRAY['create', t.status] END) WITH ORDINALITY AS e (kind, n) ORDER BY e.n"
+        );
         let (kind, status) = (task.kind.as_str(), task.status.as_str());
-        self.execute(sql, &[&task.id, &kind, &status, &task.owner, &task.user_id, &task.image.uuid(), task.input])
+        self.execute(&sql, &[&task.id, &kind, &status, &task.owner, &task.user_id, &task.image.uuid(), task.input])
             .await
             .map(drop)
     }
@@ -174,9 +186,13 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn end_task(&self, id: Uuid, status: TaskStatus, message: &str) -> Result<(), Error> {
-        let sql = "-- task_end\n\
-            UPDATE tasks SET status = $2 /* status */, message = $3 /* message */, updated_at = now() WHERE id = $1 /* id */ AND status = 'processing'";
-        self.execute(sql, &[&id, &status.as_str(), &message]).await.map(drop)
+        let sql = format!(
+            "-- task_end\n\
+            WITH t AS (\n\
+              UPDATE tasks SET status = $2 /* status */, message = $3 /* message */, updated_at = now() WHERE id = $1 /* id */ AND status = 'processing' RETURNING *)\n\
+            INSERT INTO events (type, payload) SELECT 'task.' || t.status, {TOLD} FROM t"
+        );
+        self.execute(&sql, &[&id, &status.as_str(), &message]).await.map(drop)
     }
 }
 

@@ -78,7 +78,7 @@ impl Services {
             version: 1,
         };
         tx.insert_image(&image).await?;
-        tx.event("image.create", id, &json!({"name": image.attributes.name, "owner": image.attributes.owner})).await?;
+        tx.image_event("image.create", id, &json!({})).await?;
         // 4. Has its owner room for one more?
         if let Some(account) = account
             && let Err(refused) = account.admit(&tx, &[(Resource::ImageCountTotal, 1)]).await

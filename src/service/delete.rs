@@ -96,7 +96,7 @@ impl Services {
         tx.transition(id, &DELETE).await?;
         tx.wake_imports(id).await?;
         let lease = if given_up.is_empty() {
-            tx.event("image.delete", id, &json!({})).await?;
+            tx.image_event("image.delete", id, &json!({})).await?;
             tx.forget_image(id).await?;
             None
         } else {
@@ -144,7 +144,7 @@ impl Services {
             self.put_back(image).await?;
             return Err(taken_over());
         }
-        tx.event("image.delete", image.id, &json!({})).await?;
+        tx.image_event("image.delete", image.id, &json!({})).await?;
         tx.commit().await?;
         Ok(())
     }

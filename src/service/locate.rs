@@ -126,7 +126,7 @@ impl Services {
             Content { checksum: hashes.checksum, os_hash_algo: algorithm, os_hash_value: value, ..content.clone() };
         tx.set_content(image.id, &content).await?;
         if tx.transition(image.id, &VERIFIED).await? {
-            tx.event("image.activate", image.id, &json!({"size": content.size_bytes})).await?;
+            tx.image_event("image.activate", image.id, &json!({})).await?;
         }
         tx.leave_describe_job(image.id).await?;
         tx.end_task(job.lease.job, TaskStatus::Success, "").await?;

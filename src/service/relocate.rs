@@ -125,7 +125,7 @@ impl Services {
         if let Some(content) = next.content.as_ref().filter(|_| activated) {
             tx.set_content(image.id, content).await?;
             tx.transition(image.id, &LOCATE).await?;
-            tx.event("image.activate", image.id, &json!({"size": content.size_bytes})).await?;
+            tx.image_event("image.activate", image.id, &json!({})).await?;
         }
         tx.set_locations(image.id, &image.locations, &next.locations).await?;
         let Relocated { status, content, locations } = next;

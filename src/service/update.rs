@@ -63,7 +63,7 @@ impl Services {
         if matches!(image.status, Status::Active | Status::Deactivated) {
             tx.leave_describe_job(image.id).await?;
         }
-        tx.event("image.update", image.id, &json!({"name": next.name, "owner": next.owner})).await?;
+        tx.image_event("image.update", image.id, &json!({})).await?;
         Ok(Image { attributes: next, updated_at: now, version: image.version + 1, ..image })
     }
 

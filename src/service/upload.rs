@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -140,7 +140,7 @@ impl Services {
             Err(catalog::Error::Exists(_)) => return Err(taken()),
             other => other?,
         };
-        tx.event("image.prepare", attempt.image, &json!({"store": progress.store})).await?;
+        tx.image_event("image.prepare", attempt.image, &to_one_store(&progress.store)).await?;
         if let Some(account) = account {
             let bytes = charge.map_or(0, |charge| charge.bytes);
             let asked = [(Resource::ImageSizeTotal, bytes), (Resource::ImageCountUploading, 1)];
@@ -323,8 +323,8 @@ impl Services {
         if image.version != progress.version {
             tx.leave_describe_job(attempt.image).await?;
         }
-        tx.event("image.upload", attempt.image, &json!({"store": location.store, "size": content.size_bytes})).await?;
-        tx.event("image.activate", attempt.image, &json!({"size": content.size_bytes})).await?;
+        tx.image_event("image.upload", attempt.image, &to_one_store(&location.store)).await?;
+        tx.image_event("image.activate", attempt.image, &json!({})).await?;
         tx.commit().await?;
         Ok(Activation::Done)
     }
@@ -361,6 +361,7 @@ impl Services {
             tx.rollback().await?;
             return Ok(false);
         }
+        tx.failure_event("image.upload", attempt.image, why).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -374,6 +375,11 @@ impl Services {
         tx.forget_image(attempt.image).await?;
         tx.commit().await
     }
+}
+
+/// What the events of an upload tell of where the data goes.
+fn to_one_store(store: &str) -> Value {
+    json!({"backend": store, "os_glance_importing_to_stores": [], "os_glance_failed_import": []})
 }
 
 /// How an attempt to activate an image ended.

@@ -15,6 +15,7 @@ mod create;
 mod database;
 mod delete;
 mod download;
+mod events;
 mod failures;
 mod harness;
 mod health;
