@@ -19,6 +19,7 @@ use crate::domain::import::Method;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::fetch::Fetcher;
+use crate::format::inspect;
 use crate::identity::limits::{Limits, Source};
 use crate::identity::local::Local;
 use crate::identity::protection::{Protections, RuleFormat};
@@ -235,6 +236,8 @@ pub struct Config {
     pub stores: BTreeMap<String, store::Config>,
     /// `[images]`
     pub images: Images,
+    /// `[inspection]`
+    pub inspection: Arc<inspect::Rules>,
     /// `[jobs]`
     pub jobs: Jobs,
     /// `[tasks]`
@@ -289,6 +292,7 @@ impl Config {
         let log: Option<Log> = section(&mut document, "log", true, &mut problems);
         let catalog: Option<catalog::Config> = section(&mut document, "catalog", false, &mut problems);
         let images: Option<Images> = section(&mut document, "images", true, &mut problems);
+        let inspection: Option<inspect::Rules> = section(&mut document, "inspection", true, &mut problems);
         let jobs: Option<Jobs> = section(&mut document, "jobs", true, &mut problems);
         let tasks: Option<Tasks> = section(&mut document, "tasks", true, &mut problems);
         let fetch: Option<fetch::Config> = section(&mut document, "fetch", true, &mut problems);
@@ -300,7 +304,7 @@ impl Config {
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, jobs, tasks, import, fetch, cors, identity, limits, policy"
+                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, inspection, jobs, tasks, import, fetch, cors, identity, limits, policy"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -320,6 +324,9 @@ impl Config {
             && let Err(error) = tracing_subscriber::EnvFilter::try_new(&log.level)
         {
             problems.push(format!("log.level \"{}\" cannot be read: {error}", log.level));
+        }
+        if let Some(inspection) = &inspection {
+            problems.extend(inspection.problems());
         }
         if let Some(jobs) = &jobs {
             problems.extend(jobs_problems(jobs));
@@ -355,13 +362,28 @@ impl Config {
                 }
             }
         }
-        match (server, log, catalog, images, jobs, tasks, fetch, import, cors, identity, limits, policy, default_store)
-        {
+        match (
+            server,
+            log,
+            catalog,
+            images,
+            inspection,
+            jobs,
+            tasks,
+            fetch,
+            import,
+            cors,
+            identity,
+            limits,
+            policy,
+            default_store,
+        ) {
             (
                 Some(server),
                 Some(log),
                 Some(catalog),
                 Some(images),
+                Some(inspection),
                 Some(jobs),
                 Some(tasks),
                 Some(fetch),
@@ -377,6 +399,7 @@ impl Config {
                 catalog,
                 stores,
                 images,
+                inspection: Arc::new(inspection),
                 jobs,
                 tasks,
                 fetch: Arc::new(fetch),
@@ -415,6 +438,7 @@ impl Config {
             show_multiple_locations: images.show_multiple_locations,
             do_secure_hash: images.do_secure_hash,
             upload_blocks_in_flight: images.upload_blocks_in_flight,
+            inspection: Arc::clone(&self.inspection),
             lease: Duration::from_secs(self.jobs.lease_s),
             client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),
             task_time_to_live: Duration::from_secs(3600 * u64::from(self.tasks.time_to_live_h)),

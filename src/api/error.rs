@@ -48,6 +48,7 @@ impl From<Error> for Problem {
             Error::Conflict(text) => Self::new(StatusCode::CONFLICT, text),
             Error::Gone(text) => Self::new(StatusCode::GONE, text),
             Error::TooLarge(text) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, text),
+            Error::Unsupported(text) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text),
             Error::Busy(text) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text),
             Error::Unavailable(text) => Self::internal(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -199,6 +200,7 @@ mod tests {
         assert_eq!(status(Error::Conflict(text())), 409);
         assert_eq!(status(Error::Gone(text())), 410);
         assert_eq!(status(Error::TooLarge(text())), 413);
+        assert_eq!(status(Error::Unsupported(text())), 415);
         assert_eq!(status(Error::Busy(text())), 503);
         assert_eq!(status(Error::Unavailable(text())), 503);
         assert_eq!(status(Error::Internal(text())), 500);

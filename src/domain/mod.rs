@@ -33,4 +33,7 @@ pub enum Refusal {
     /// A configured limit is exceeded (HTTP 413).
     #[error("{0}")]
     TooLarge(String),
+    /// The bytes of an image are not what they should be, or are dangerous (HTTP 415).
+    #[error("{0}")]
+    Unsupported(String),
 }

@@ -370,6 +370,7 @@ mod tests {
             Err(Refusal::Forbidden(_)) => "403",
             Err(Refusal::Conflict(_)) => "409",
             Err(Refusal::TooLarge(_)) => "413",
+            Err(Refusal::Unsupported(_)) => "415",
         };
         for (document, expected) in [
             (json!([]), "ok"),

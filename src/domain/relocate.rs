@@ -310,6 +310,7 @@ mod tests {
             Err(Refusal::Forbidden(_)) => "403",
             Err(Refusal::Conflict(_)) => "409",
             Err(Refusal::TooLarge(_)) => "413",
+            Err(Refusal::Unsupported(_)) => "415",
         };
         let one = image(Status::Active, &["a"]);
         let two = image(Status::Active, &["a", "b"]);

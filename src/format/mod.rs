@@ -1,6 +1,7 @@
 //! Disk image formats: what a file is, and what disk it holds.
 
 pub mod disk;
+pub mod inspect;
 pub mod unpack;
 
 use std::fmt;

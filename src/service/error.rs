@@ -28,6 +28,9 @@ pub enum Error {
     /// A limit or quota is exceeded, or the store is full.
     #[error("{0}")]
     TooLarge(String),
+    /// The data is not what it should be, or is dangerous.
+    #[error("{0}")]
+    Unsupported(String),
     /// The client went away in the middle of a request.
     #[error("the client went away: {0}")]
     ClientGone(String),
@@ -49,6 +52,7 @@ impl From<Refusal> for Error {
             Refusal::Forbidden(text) => Self::Forbidden(text),
             Refusal::Conflict(text) => Self::Conflict(text),
             Refusal::TooLarge(text) => Self::TooLarge(text),
+            Refusal::Unsupported(text) => Self::Unsupported(text),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   stream ──> blocks of the object size ──┬──> zeros dropped ──> writes in flight ──> store
-//!              (a permit each)             ├──> MD5
+//!              (a permit each)             ├──> inspection
+//!                                          ├──> MD5
 //!                                          └──> SHA-512 / ...
 //! ```
 //!
@@ -25,6 +26,7 @@ use super::digest::{self, Digest};
 use super::quota::Allowance;
 use super::zeros::{data_ranges, slice, zero_piece};
 use crate::domain::content::{Extent, HashAlgorithm};
+use crate::format::inspect::{Expected, Facts, Inspection};
 use crate::store::{self, BlobWriter};
 
 /// Pieces shorter than this are copied together: a client that sends single bytes must not cost a
@@ -86,6 +88,8 @@ pub(super) struct Plan {
     pub(super) declared_bytes: Option<u64>,
     /// Largest length.
     pub(super) cap_bytes: u64,
+    /// What the bytes should be.
+    pub(super) expected: Expected,
 }
 
 /// What came through.
@@ -97,13 +101,15 @@ pub(super) struct Pumped {
     pub(super) checksum: Option<String>,
     /// Hash by the plan's algorithm.
     pub(super) hash: Option<String>,
+    /// What the bytes are.
+    pub(super) facts: Facts,
 }
 
 /// Moves the whole stream into the blob. When it returns without an error, every write has been
 /// acknowledged; with one, writes may still be under way.
 ///
 /// # Errors
-/// What ended the stream, exceeded the plan or the allowance, or failed in the store; [`Error::Conflict`] when `stop` rings.
+/// What ended the stream, was not what the plan expects, exceeded the plan or the allowance, or failed in the store; [`Error::Conflict`] when `stop` rings.
 pub(super) async fn pump(
     body: Extents,
     writer: &mut dyn BlobWriter,
@@ -127,6 +133,7 @@ async fn run(
 ) -> Result<Pumped, Error> {
     let checksum = plan.checksum.then(|| Digest::start(MessageDigest::md5()));
     let hash = plan.algorithm.map(|algorithm| Digest::start(digest::function(algorithm)));
+    let mut inspection = Inspection::new(plan.expected.clone());
     let permits = Arc::new(Semaphore::new(plan.blocks_in_flight));
     let mut writes: JoinSet<Result<(), store::Error>> = JoinSet::new();
     let mut gather = Gather { block_bytes: writer.block_bytes(), rest: Extent::Zero(0), allowance };
@@ -152,7 +159,16 @@ async fn run(
         if length == 0 {
             break;
         }
-        // 3. To the digests, and what is not zero to the store.
+        // 3. Are they what they should be? The first block tells in most cases, before anything is written.
+        for piece in &pieces {
+            inspection.feed(piece);
+        }
+        if offset == 0
+            && let Some(refusal) = inspection.refusal()
+        {
+            return Err(refusal.into());
+        }
+        // 4. To the digests, and what is not zero to the store.
         let block = Arc::new(Block::new(pieces, permit));
         for digest in checksum.iter().chain(&hash) {
             digest.add(&block);
@@ -170,6 +186,7 @@ async fn run(
         offset += length as u64;
     }
     check_end(plan, offset)?;
+    let facts = inspection.finish()?;
     while let Some(written) = writes.join_next().await {
         check(written)?;
     }
@@ -177,7 +194,7 @@ async fn run(
         Some(digest) => digest.finish().await.map(Some),
         None => Ok(None),
     };
-    Ok(Pumped { size_bytes: offset, checksum: finish(checksum).await?, hash: finish(hash).await? })
+    Ok(Pumped { size_bytes: offset, checksum: finish(checksum).await?, hash: finish(hash).await?, facts })
 }
 
 fn check(written: Result<Result<(), store::Error>, JoinError>) -> Result<(), Error> {

@@ -45,6 +45,7 @@ use crate::domain::import::Method;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::domain::status::Status;
+use crate::format::inspect;
 use crate::identity::limits::Limits;
 use crate::identity::policy::{Action, Target};
 use crate::identity::protection::Protections;
@@ -87,6 +88,8 @@ pub struct Settings {
     pub do_secure_hash: bool,
     /// Blocks of one upload in memory at once.
     pub upload_blocks_in_flight: usize,
+    /// What images' bytes may be.
+    pub inspection: Arc<inspect::Rules>,
     /// How long a lease lasts without being renewed.
     pub lease: Duration,
     /// Longest wait for a client that takes no bytes of a download.

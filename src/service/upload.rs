@@ -29,6 +29,7 @@ use crate::domain::content::Content;
 use crate::domain::image::{Attributes, Image, Location};
 use crate::domain::limits::Resource;
 use crate::domain::status::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, Status};
+use crate::format::inspect::Expected;
 use crate::identity::Caller;
 use crate::identity::policy::Action;
 use crate::store::{self, Attempt, Store, description};
@@ -194,7 +195,7 @@ impl Services {
         allowance: Option<Allowance>,
         held: &Held,
     ) -> Result<Content, Error> {
-        let plan = self.plan(upload.declared_bytes);
+        let plan = Plan { expected: self.expected(&image.attributes), ..self.plan(upload.declared_bytes) };
         let mut writer = store.create(attempt, upload.declared_bytes).await?;
         let pumped = match pump(received(upload.body), writer.as_mut(), &plan, allowance, held.lost()).await {
             Ok(pumped) => pumped,
@@ -203,7 +204,10 @@ impl Services {
                 return Err(failure);
             }
         };
-        let content = content(image, pumped, &plan);
+        if let Some(warning) = &pumped.facts.warning {
+            tracing::warn!(image = %attempt.image, warning, "an image is not what it is called");
+        }
+        let content = content(pumped, &plan);
         // The snapshot waits for a round of the monitors: what an operator wants to tell from slow transfers.
         let received = Instant::now();
         writer.seal(content.size_bytes, &description(image, &content, attempt.id)).await?;
@@ -211,7 +215,8 @@ impl Services {
         Ok(content)
     }
 
-    /// What is done with so many bytes, or an unknown number, on their way in.
+    /// What is done with so many bytes, or an unknown number, on their way in. They may be of any format, if they are
+    /// not dangerous.
     pub(super) fn plan(&self, declared_bytes: Option<u64>) -> Plan {
         Plan {
             blocks_in_flight: self.settings.upload_blocks_in_flight,
@@ -219,6 +224,20 @@ impl Services {
             algorithm: self.settings.hashing_algorithm,
             declared_bytes,
             cap_bytes: self.settings.image_size_cap_bytes,
+            expected: Expected {
+                rules: Arc::clone(&self.settings.inspection),
+                disk_format: None,
+                container_format: None,
+            },
+        }
+    }
+
+    /// What the bytes of an image should be.
+    pub(super) fn expected(&self, attributes: &Attributes) -> Expected {
+        Expected {
+            rules: Arc::clone(&self.settings.inspection),
+            disk_format: attributes.disk_format.clone(),
+            container_format: attributes.container_format.clone(),
         }
     }
 
@@ -402,6 +421,7 @@ pub(super) fn reason(failure: &Error) -> String {
         | Error::Conflict(_)
         | Error::Gone(_)
         | Error::TooLarge(_)
+        | Error::Unsupported(_)
         | Error::Busy(_) => failure.to_string(),
     }
 }
@@ -439,12 +459,10 @@ pub(super) fn check_formats(attributes: &Attributes) -> Result<(), Error> {
     Ok(())
 }
 
-fn content(image: &Image, pumped: Pumped, plan: &Plan) -> Content {
-    // A raw image is its own disk; an empty one (a boot-from-volume snapshot) has none.
-    let raw = image.attributes.disk_format.as_deref() == Some("raw") && pumped.size_bytes > 0;
+fn content(pumped: Pumped, plan: &Plan) -> Content {
     Content {
         size_bytes: pumped.size_bytes,
-        virtual_size_bytes: raw.then_some(pumped.size_bytes),
+        virtual_size_bytes: pumped.facts.virtual_size_bytes,
         checksum: pumped.checksum,
         os_hash_algo: pumped.hash.as_ref().and(plan.algorithm).map(|algorithm| algorithm.as_str().to_owned()),
         os_hash_value: pumped.hash,

@@ -17,8 +17,8 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("service", &["domain", "format", "catalog", "store", "identity", "fetch"]),
     ("worker", &["service"]),
     ("api", &["domain", "identity", "service"]),
-    ("config", &["domain", "catalog", "store", "identity", "fetch", "service", "api"]),
-    ("cli", &["domain", "catalog", "store", "identity", "fetch", "service", "worker", "api", "config"]),
+    ("config", &["domain", "catalog", "store", "identity", "fetch", "format", "service", "api"]),
+    ("cli", &["domain", "catalog", "store", "identity", "fetch", "format", "service", "worker", "api", "config"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

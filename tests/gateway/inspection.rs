@@ -1,0 +1,181 @@
+//! What bytes are decides, not what they are called: refused before anything is kept, under any name.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Gateway, Options, Token, eventually, left_in_pool, random_bytes};
+
+const MIB: usize = 1 << 20;
+
+/// A qcow2 of a disk of 1 GiB with nothing in it.
+fn qcow2() -> Vec<u8> {
+    let mut bytes = vec![0; 4 * 65536];
+    let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb");
+    put(4, &3u32.to_be_bytes());
+    put(20, &16u32.to_be_bytes());
+    put(24, &(1u64 << 30).to_be_bytes());
+    put(36, &2u32.to_be_bytes());
+    put(40, &0x30000u64.to_be_bytes());
+    put(48, &0x10000u64.to_be_bytes());
+    put(56, &1u32.to_be_bytes());
+    put(96, &4u32.to_be_bytes());
+    put(100, &104u32.to_be_bytes());
+    bytes
+}
+
+/// One that shows the content of a file of the host.
+fn qcow2_with_backing_file() -> Vec<u8> {
+    let mut bytes = qcow2();
+    bytes[8..16].copy_from_slice(&0x200u64.to_be_bytes());
+    bytes[16..20].copy_from_slice(&11u32.to_be_bytes());
+    bytes[0x200..0x20b].copy_from_slice(b"/etc/passwd");
+    bytes
+}
+
+/// A VMDK whose descriptor has this create type and this extent.
+fn vmdk(kind: &str, extent: &str) -> Vec<u8> {
+    let text = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"{kind}\"\n{extent}\n"
+    );
+    let mut bytes = vec![0; 128 * 1024];
+    let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+    put(0, b"KDMV");
+    put(4, &1u32.to_le_bytes());
+    put(12, &4096u64.to_le_bytes());
+    put(28, &1u64.to_le_bytes());
+    put(36, &20u64.to_le_bytes());
+    put(512, text.as_bytes());
+    bytes
+}
+
+fn create(client: &Client, disk_format: &str, container_format: &str) -> String {
+    let body = json!({"name": "inspected", "disk_format": disk_format, "container_format": container_format});
+    client.post("/v2/images", &body).expect(201).json()["id"].as_str().unwrap().to_owned()
+}
+
+/// Fails unless the image is queued again with this reason, nothing of it is kept, and a proper upload works.
+#[track_caller]
+fn refused(gateway: &Gateway, client: &Client, disk_format: &str, bytes: &[u8], status: u16, why: &str) {
+    let id = create(client, disk_format, "bare");
+    let answer = client.upload(&id, bytes).expect(status);
+    assert!(answer.text().contains(why), "{}", answer.text());
+    let image = client.show(&id);
+    assert_eq!(image["status"], "queued");
+    assert!(image["os_glance_upload_failure"].as_str().unwrap().contains(why), "{image}");
+    for key in ["size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value"] {
+        assert!(image[key].is_null(), "{key} of {image}");
+    }
+    eventually("nothing is left in the pool", 10, || left_in_pool(&[&id]).is_empty());
+    let rows = |table: &str| gateway.sql(&format!("SELECT count(*) FROM {table} WHERE image_id = '{id}'"));
+    eventually("no job is left", 10, || rows("jobs") == "0");
+    assert_eq!(rows("image_locations"), "0");
+    client
+        .patch(&format!("/v2/images/{id}"), &json!([{"op": "replace", "path": "/disk_format", "value": "raw"}]))
+        .expect(200);
+    client.upload(&id, b"a disk").expect(204);
+    client.delete(&format!("/v2/images/{id}")).expect(204);
+}
+
+#[test]
+fn the_content_decides_and_nothing_is_kept_of_what_is_refused() {
+    let gateway = Gateway::start(Options::default().set("inspection", "virtual_size_cap_bytes", 2i64 << 40));
+    let demo = gateway.client(Token::Demo);
+    // Good ones, and the size of the disk in them.
+    for (disk_format, bytes, virtual_size) in [
+        ("qcow2", qcow2(), json!(1u64 << 30)),
+        ("vmdk", vmdk("monolithicSparse", "RW 4096 SPARSE \"a.vmdk\""), json!(4096 * 512)),
+        ("raw", random_bytes(1, 70_000), json!(70_000)),
+        ("ami", random_bytes(1, 70_000), Value::Null),
+        ("qcow2", Vec::new(), Value::Null),
+    ] {
+        let id = create(&demo, disk_format, "bare");
+        demo.upload(&id, &bytes).expect(204);
+        assert_eq!(demo.show(&id)["virtual_size"], virtual_size, "{disk_format}");
+        let stored = gateway.sql(&format!("SELECT virtual_size_bytes FROM images WHERE id = '{id}'"));
+        assert_eq!(stored, virtual_size.as_u64().map_or(String::new(), |size| size.to_string()));
+        demo.delete(&format!("/v2/images/{id}")).expect(204);
+    }
+    // What is not what it is called.
+    refused(&gateway, &demo, "raw", &qcow2(), 415, "disk_format is raw, but the data is qcow2");
+    refused(&gateway, &demo, "vmdk", &qcow2(), 415, "disk_format is vmdk, but the data is qcow2");
+    refused(&gateway, &demo, "qcow2", &random_bytes(2, 9 * MIB), 415, "disk_format is qcow2, but the data is raw");
+    refused(&gateway, &demo, "iso", b"short", 415, "disk_format is iso, but the data is raw");
+    // What is dangerous, under any name.
+    let backed = qcow2_with_backing_file();
+    refused(&gateway, &demo, "qcow2", &backed, 415, "backing file");
+    refused(&gateway, &demo, "raw", &backed, 415, "backing file");
+    let flat = vmdk("monolithicFlat", "RW 4096 FLAT \"/etc/passwd\" 0");
+    refused(&gateway, &demo, "vmdk", &flat, 415, "check descriptor");
+    refused(&gateway, &demo, "raw", &flat, 415, "check descriptor");
+    let text = b"# Disk DescriptorFile\nversion=1\ncreateType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/passwd\" 0\n";
+    refused(&gateway, &demo, "vmdk", text, 415, "a descriptor alone");
+    // A bomb: 256 KiB that say they are 64 TiB.
+    let mut bomb = qcow2();
+    bomb[24..32].copy_from_slice(&(64u64 << 40).to_be_bytes());
+    bomb[36..40].copy_from_slice(&(1u32 << 17).to_be_bytes());
+    refused(&gateway, &demo, "qcow2", &bomb, 413, "virtual_size_cap_bytes");
+    // A disk with something behind the first block that says at last what it is.
+    let mut fixed = random_bytes(3, 9 * MIB);
+    let mut footer = [0; 512];
+    footer[..8].copy_from_slice(b"conectix");
+    footer[28..32].copy_from_slice(b"win ");
+    footer[48..56].copy_from_slice(&(9 * MIB as u64).to_be_bytes());
+    footer[60..64].copy_from_slice(&2u32.to_be_bytes());
+    let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+    footer[64..68].copy_from_slice(&(!sum).to_be_bytes());
+    fixed.extend(footer);
+    refused(&gateway, &demo, "raw", &fixed, 415, "disk_format is raw, but the data is vhd");
+    let id = create(&demo, "vhd", "bare");
+    demo.upload(&id, &fixed).expect(204);
+    assert_eq!(demo.show(&id)["virtual_size"], 9 * MIB);
+    demo.delete(&format!("/v2/images/{id}")).expect(204);
+}
+
+#[test]
+fn an_upload_is_refused_before_all_of_it_has_come() {
+    let gateway = Gateway::start(Options::default());
+    let demo = gateway.client(Token::Demo);
+    let id = create(&demo, "qcow2", "bare");
+    let mut upload = crate::harness::SlowUpload::begin(&gateway, &id, Some(1 << 30));
+    upload.send(&qcow2_with_backing_file());
+    upload.send(&vec![7; 8 * MIB]);
+    assert_eq!(upload.answer(), Some(415));
+    assert_eq!(demo.show(&id)["status"], "queued");
+}
+
+#[test]
+fn the_operator_may_be_less_strict_but_not_careless() {
+    let gateway = Gateway::start(Options::default().set("inspection", "require_image_format_match", false));
+    let demo = gateway.client(Token::Demo);
+    let id = create(&demo, "vmdk", "bare");
+    demo.upload(&id, &qcow2()).expect(204);
+    assert!(demo.show(&id)["virtual_size"].is_null());
+    assert!(gateway.log().contains("disk_format is vmdk, but the data is qcow2"));
+    refused(&gateway, &demo, "raw", &qcow2_with_backing_file(), 415, "backing file");
+
+    let gateway = gateway.sibling_with(Options::default().set("inspection", "accept_foreign_as_raw", true).set(
+        "inspection",
+        "vmdk_allowed_types",
+        vec!["streamOptimized".to_owned()],
+    ));
+    let demo = gateway.client(Token::Demo);
+    let id = create(&demo, "raw", "bare");
+    demo.upload(&id, &qcow2()).expect(204);
+    assert_eq!(demo.show(&id)["virtual_size"], 4 * 65536);
+    refused(&gateway, &demo, "raw", &qcow2_with_backing_file(), 415, "backing file");
+    let sparse = vmdk("monolithicSparse", "RW 4096 SPARSE \"a.vmdk\"");
+    refused(&gateway, &demo, "vmdk", &sparse, 415, "allowed: streamOptimized");
+}
+
+#[test]
+fn what_is_wrapped_is_not_held_against_its_name() {
+    let gateway = Gateway::start(Options::default());
+    let demo = gateway.client(Token::Demo);
+    for (container, status) in [("ova", 204), ("compressed", 204), ("bare", 415)] {
+        let id = create(&demo, "vmdk", container);
+        demo.upload(&id, &random_bytes(5, 100_000)).expect(status);
+        assert!(demo.show(&id)["virtual_size"].is_null());
+        let answer = demo.upload(&create(&demo, "qcow2", container), &qcow2_with_backing_file()).expect(415);
+        assert!(answer.text().contains("backing file"));
+    }
+}
