@@ -19,6 +19,7 @@ mod rules;
 mod target;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use body::Body;
 pub use config::Config;
