@@ -108,6 +108,11 @@ impl Connector {
         tokio::time::timeout(self.timeout, connecting).await.map_err(|_| unreachable(target))?
     }
 
+    /// Whether a proxy finds out where `target` is.
+    pub(super) fn is_proxied(&self, target: &Target) -> bool {
+        self.proxies.of(target).is_some()
+    }
+
     /// The addresses of `target` that may be connected to, in the order in which to try them.
     ///
     /// # Errors
@@ -172,10 +177,14 @@ impl Connector {
             Host::Name(name) => ServerName::try_from(name.clone())
                 .map_err(|_| Error::Refused(format!("No certificate can be made out to {name}.")))?,
         };
-        let stream = tls
-            .connect(name, stream)
-            .await
-            .map_err(|e| Error::Unavailable(format!("TLS with {} failed: {e}.", target.host)))?;
+        let stream = tls.connect(name, stream).await.map_err(|e| {
+            let text = format!("TLS with {} failed: {e}.", target.host);
+            let cause = e.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+            match cause {
+                Some(rustls::Error::InvalidCertificate(_)) => Error::Unusable(text),
+                _ => Error::Unavailable(text),
+            }
+        })?;
         speak(stream, target, Form::Origin).await
     }
 }

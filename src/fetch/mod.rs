@@ -112,8 +112,8 @@ impl Fetcher {
         &self.client.connector.rules
     }
 
-    /// Looks at a URL as far as that is possible at once: [`Rules::check`], and the addresses of its host. A name that has
-    /// none at present is left for [`Fetcher::open`] to find.
+    /// Looks at a URL as far as that is possible at once: [`Rules::check`], and the addresses of its host. Where the servers
+    /// of names do not answer that is left for [`Fetcher::open`].
     ///
     /// # Errors
     /// [`Refusal::Invalid`] in a sentence for whoever named it, without the URL.
@@ -121,8 +121,9 @@ impl Fetcher {
         let target = self.rules().check(url)?;
         let looking = self.client.connector.addresses(&target, false);
         match tokio::time::timeout(Duration::from_secs(self.config.connect_timeout_s), looking).await {
-            Ok(Err(Error::Refused(why))) => Err(Refusal::Invalid(format!("Invalid URL: {why}"))),
-            _ => Ok(()),
+            Ok(Err(Error::Unavailable(_))) if self.client.connector.is_proxied(&target) => Ok(()),
+            Ok(Err(refused)) => Err(Refusal::Invalid(format!("Invalid URL: {refused}"))),
+            Ok(Ok(_)) | Err(_) => Ok(()),
         }
     }
 

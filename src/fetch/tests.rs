@@ -489,7 +489,8 @@ async fn names_that_change_their_minds_gain_nothing() {
     let url = server.url("mirror.example.org");
     let refused = fetcher_with(lookup(&[&["127.0.0.1"]]), |_| {}).check(&url).await.unwrap_err().to_string();
     assert!(refused.contains("loopback") && !refused.contains("secret"), "{refused}");
-    assert_eq!(fetcher_with(lookup(&[&[]]), |_| {}).check(&url).await, Ok(()));
+    let unknown = fetcher_with(lookup(&[&[]]), |_| {}).check(&url).await.unwrap_err().to_string();
+    assert!(unknown.contains("mirror.example.org has no address"), "{unknown}");
     fails(get(&fetcher_with(lookup(&[&[]]), |_| {}), &url).await, "has no address");
     // The second of two addresses, when nobody is at the first.
     let two = fetcher_with(lookup(&[&["127.0.0.3", "127.0.0.2"]]), |config| {
@@ -616,7 +617,9 @@ async fn tls_is_verified_against_the_name() {
         })
     };
     assert_eq!(get(&trusting(false), &format!("https://localhost:{port}/")).await.unwrap(), b"over TLS");
-    fails(get(&trusting(false), &format!("https://127.0.0.1:{port}/")).await, "TLS with 127.0.0.1 failed");
+    let stranger =
+        fails(get(&trusting(false), &format!("https://127.0.0.1:{port}/")).await, "TLS with 127.0.0.1 failed");
+    assert!(!stranger.is_passing(), "{stranger}");
     fails(get(&trusting(false), &format!("https://localhost:{port}/down")).await, "from https to http");
     fails(get(&trusting(true), &format!("https://localhost:{port}/down")).await, "cannot be reached");
     let count = server.asked().len();
@@ -660,6 +663,8 @@ async fn a_proxy_is_asked_instead() {
     assert_eq!(secure.asked()[0].header("proxy-authorization"), None);
     fails(get(&fetcher, "https://denied/").await, "it answers 403");
     fails(get(&fetcher, "http://inner/").await, "loopback");
+    assert_eq!(fetcher.check("http://example.org/").await, Ok(()));
+    assert!(fetcher.check("http://inner/").await.is_err());
     fails(get(&fetcher, "http://127.0.0.1/").await, "loopback");
     assert_eq!(proxy.asked().len(), 3);
 }
