@@ -11,7 +11,7 @@
 use bytes::{Bytes, BytesMut};
 use flate2::{Decompress, FlushDecompress};
 use futures_util::{Stream, StreamExt as _, future, stream};
-use lzma_rust2::{Action, Status, XzStream};
+use xz4rust::{XzDecoder, XzError};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 /// So many bytes of a file, or all of a shorter one, are enough for [`Wrapping::of`].
@@ -19,8 +19,8 @@ pub const HEAD_BYTES: usize = 512;
 /// Longest window (dictionary) of a decoder, in bytes: what `xz -9` and `zstd --long=26` need.
 pub const WINDOW_MAX_BYTES: u32 = 1 << WINDOW_MAX_LOG;
 const WINDOW_MAX_LOG: u32 = 26;
-/// What an xz decoder holds beside its window, in KiB, generously.
-const XZ_OVERHEAD_KIB: u32 = 1024;
+/// The window of an xz decoder before it knows what it needs.
+const XZ_WINDOW_MIN_BYTES: usize = 4096;
 /// Up to so many unpacked bytes the ratio says nothing: a small file may be all zeros.
 const RATIO_FREE_BYTES: u64 = 64 << 20;
 /// Unpacked at once, in bytes.
@@ -245,7 +245,7 @@ impl Unpacker {
                 None => self.decoder.insert(Decoder::new(self.packing)?),
                 Some(decoder) => decoder,
             };
-            let step = match decoder.step(&self.packed, &mut piece[filled..], last) {
+            let step = match decoder.step(&self.packed, &mut piece[filled..]) {
                 Ok(step) => step,
                 Err(failure) => return Err(self.explain(failure)),
             };
@@ -260,6 +260,9 @@ impl Unpacker {
                 self.members += 1;
                 self.member_bytes = 0;
             } else if step.taken == 0 && step.given == 0 {
+                if !self.packed.is_empty() {
+                    return Err(self.explain(Failure::Damaged("nothing comes out of them".into())));
+                }
                 break;
             }
         }
@@ -344,7 +347,7 @@ enum Failure {
 
 enum Decoder {
     Gzip(Decompress),
-    Xz(Box<XzStream>),
+    Xz(Box<XzDecoder<'static>>),
     Zstd(DCtx<'static>),
     Bzip2(bzip2::Decompress),
 }
@@ -353,8 +356,11 @@ impl Decoder {
     fn new(packing: Packing) -> Result<Self, String> {
         Ok(match packing {
             Packing::Gzip => Self::Gzip(Decompress::new_gzip(GZIP_WINDOW_LOG)),
-            // It knows of several streams itself, because there may be padding between them.
-            Packing::Xz => Self::Xz(Box::new(XzStream::new_mem_limit(true, WINDOW_MAX_BYTES / 1024 + XZ_OVERHEAD_KIB))),
+            // This one keeps a sum of the blocks for the index at the end; others keep a list, as long as a stream of
+            // empty blocks wants it.
+            Packing::Xz => {
+                Self::Xz(XzDecoder::in_heap_with_alloc_dict_size(XZ_WINDOW_MIN_BYTES, WINDOW_MAX_BYTES as usize))
+            }
             Packing::Zstd => {
                 let mut decoder = DCtx::create();
                 decoder.set_parameter(DParameter::WindowLogMax(WINDOW_MAX_LOG)).map_err(zstd_safe::get_error_name)?;
@@ -364,7 +370,7 @@ impl Decoder {
         })
     }
 
-    fn step(&mut self, input: &[u8], output: &mut [u8], last: bool) -> Result<Step, Failure> {
+    fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Failure> {
         match self {
             Self::Gzip(decoder) => {
                 let (before_in, before_out) = (decoder.total_in(), decoder.total_out());
@@ -375,14 +381,14 @@ impl Decoder {
                     ended: status == flate2::Status::StreamEnd,
                 })
             }
+            // It wants no call without input, and needs none: behind all data there is an index.
+            Self::Xz(_) if input.is_empty() => Ok(Step { taken: 0, given: 0, ended: false }),
             Self::Xz(decoder) => {
-                let action = if last { Action::Finish } else { Action::Run };
-                let done = decoder.process(input, output, action).map_err(|failure| match failure.kind() {
-                    std::io::ErrorKind::OutOfMemory => Failure::Window,
-                    _ => damaged(failure),
+                let done = decoder.decode(input, output).map_err(|failure| match failure {
+                    XzError::DictionaryTooLarge(_) => Failure::Window,
+                    other => damaged(other),
                 })?;
-                let ended = done.status == Status::StreamEnd;
-                Ok(Step { taken: done.bytes_consumed, given: done.bytes_produced, ended })
+                Ok(Step { taken: done.input_consumed(), given: done.output_produced(), ended: done.is_end_of_stream() })
             }
             Self::Zstd(decoder) => {
                 let (mut from, mut into) = (InBuffer::around(input), OutBuffer::around(output));

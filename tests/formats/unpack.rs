@@ -195,6 +195,72 @@ fn a_window_that_takes_too_much_memory_is_refused() {
 }
 
 #[test]
+fn empty_members_are_nothing() {
+    for packing in PACKINGS {
+        let Some(empty) = pack(packing, b"") else { return };
+        assert_eq!(unpacked(&empty.repeat(3000), packing), Ok(Vec::new()), "{packing:?}");
+    }
+}
+
+/// Tiny blocks, which a decoder must not remember one by one for the index that never comes. The memory is that of a
+/// process, so that this test has one for itself.
+#[test]
+fn a_million_blocks_take_no_memory() {
+    const ALONE: &str = "ROCKPOOL_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        alone.env(ALONE, "1").args(["--exact", "unpack::a_million_blocks_take_no_memory", "--nocapture"]);
+        let output = alone.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    let Some(one) = through(&["xz", "-c", "-0", "--check=none"], b"0") else { return };
+    // Behind the header of the stream (12 bytes): the header of the block, a chunk of one byte as it is, its end.
+    let block_bytes = (usize::from(one[12]) + 1) * 4 + (3 + 1 + 1usize).next_multiple_of(4);
+    let blocks = Bytes::from(one[12..12 + block_bytes].repeat(1000));
+    let frames = std::iter::once(Bytes::copy_from_slice(&one[..12])).chain(std::iter::repeat_n(blocks, 1000));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut given, mut most, before) = (0, 0, resident_bytes());
+    let end = runtime.block_on(async {
+        let frames = stream::iter(frames.map(Ok::<_, Infallible>));
+        let mut pieces = std::pin::pin!(unpack(frames, Packing::Xz, LIMITS));
+        loop {
+            most = most.max(resident_bytes());
+            match pieces.next().await {
+                Some(Ok(piece)) => given += piece.len(),
+                end => break end,
+            }
+        }
+    });
+    assert!(matches!(end, Some(Err(Error::Refused(why))) if why.contains("too early")));
+    assert_eq!(given, 1_000_000);
+    assert!(most - before < 12 << 20, "{} bytes more", most - before);
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// A name in the header of gzip is none of our business.
+#[test]
+fn names_inside_are_not_looked_at() {
+    let Some(packed) = pack(Packing::Gzip, b"an image") else { return };
+    let mut named = packed[..10].to_vec();
+    named[3] |= 0x08 | 0x10;
+    named.extend_from_slice(b"../../../etc/passwd\0");
+    named.extend(std::iter::repeat_n(b'c', 300_000).chain([0]));
+    named.extend_from_slice(&packed[10..]);
+    assert_eq!(unpacked(&named, Packing::Gzip), Ok(b"an image".to_vec()));
+}
+
+#[test]
 fn archives_are_named_and_refused() {
     let folder = std::env::temp_dir().join(format!("rockpool-unpack-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
