@@ -6,6 +6,7 @@
 mod harness;
 mod others;
 mod qcow2;
+mod qcow2_model;
 mod stream;
 mod unpack;
 mod vdi;

@@ -21,6 +21,8 @@ use crate::domain::content::Extent;
 
 /// Bytes of the disk after which a batch is full.
 const BATCH_BYTES: u64 = 1 << 20;
+/// Packed bytes after which it is full: what claims to be longer packed than unpacked must not fill the memory.
+const BATCH_PACKED_BYTES: u64 = 4 << 20;
 /// Runs after which it is full even so.
 const BATCH_RUNS: usize = 1024;
 /// Bytes of a file between two runs that are read along, because one longer read is cheaper than two.
@@ -101,7 +103,7 @@ impl Reader {
     /// The next batch; not empty.
     async fn gather(&mut self) -> Result<Batch, Error> {
         let mut batch = Batch::default();
-        while self.left > 0 && batch.data_bytes < BATCH_BYTES && batch.runs.len() < BATCH_RUNS {
+        while self.left > 0 && !batch.is_full() {
             let Some(run) = self.runs.pop_front() else {
                 self.runs = self.map.next().await?.into();
                 if self.runs.is_empty() {
@@ -137,12 +139,12 @@ impl Reader {
 
     fn start(&mut self, batch: Batch) {
         let reads = batch.reads();
-        let held_bytes = reads.iter().map(|read| read.end - read.start).sum::<u64>() + batch.packed_bytes;
+        let held_bytes = reads.iter().map(|read| read.end - read.start).sum::<u64>() + batch.unpacked_bytes;
         let (source, unpackers) = (Arc::clone(&self.source), Arc::clone(&self.unpackers));
         let task = tokio::spawn(async move {
             let buffers = try_join_all(reads.iter().map(|read| fetch(&*source, read.clone()))).await?;
             let parts = Parts { reads, buffers };
-            if batch.packed_bytes == 0 {
+            if batch.unpacked_bytes == 0 {
                 return batch.extents(&parts);
             }
             let _permit = unpackers.acquire_owned().await.map_err(|e| Error::Source(Box::new(e)))?;
@@ -171,13 +173,18 @@ struct Batch {
     runs: Vec<Run>,
     /// Bytes of the disk that they fill with anything but zeros.
     data_bytes: u64,
-    /// How many of those have to be unpacked.
+    /// How many of those have to be unpacked, and from how many bytes of the file.
+    unpacked_bytes: u64,
     packed_bytes: u64,
     /// Bytes at the end of the last run that lie beyond the disk.
     beyond_bytes: usize,
 }
 
 impl Batch {
+    fn is_full(&self) -> bool {
+        self.data_bytes >= BATCH_BYTES || self.packed_bytes >= BATCH_PACKED_BYTES || self.runs.len() >= BATCH_RUNS
+    }
+
     /// Adds a run, and returns how many of the `left` bytes of the disk it fills.
     fn add(&mut self, run: Run, left: u64) -> Result<u64, Error> {
         let length = match run {
@@ -193,7 +200,8 @@ impl Batch {
                     )));
                 }
                 self.data_bytes += u64::from(unpacked);
-                self.packed_bytes += u64::from(unpacked);
+                self.unpacked_bytes += u64::from(unpacked);
+                self.packed_bytes += u64::from(length);
                 self.beyond_bytes = u64::from(unpacked).saturating_sub(left) as usize;
                 u64::from(unpacked)
             }
@@ -236,7 +244,7 @@ impl Batch {
         let mut extents = VecDeque::new();
         let mut inflater = Inflater::default();
         // Neighbours that have to be unpacked share a buffer.
-        let mut buffer = BytesMut::with_capacity(self.packed_bytes as usize);
+        let mut buffer = BytesMut::with_capacity(self.unpacked_bytes as usize);
         for (index, run) in self.runs.iter().enumerate() {
             match *run {
                 Run::Zero { length } => extents.push_back(Extent::Zero(length)),
@@ -428,6 +436,9 @@ mod tests {
             let mut followed = good.clone();
             followed.extend_from_slice(&[0xa5; 300]);
             assert_eq!(packed(codec, &followed, 65536).await.unwrap(), [7; 65536], "{codec:?}");
+            if codec != Codec::Zstd {
+                assert_eq!(packed(codec, &good, 700).await.unwrap(), [7; 700], "{codec:?}");
+            }
             for (bytes, unpacked) in [(&good[..good.len() / 2], 65536), (&good[..], 65537), (&[0xff; 100], 65536)] {
                 let refused = packed(codec, bytes, unpacked).await.unwrap_err();
                 assert!(matches!(&refused, Error::Refused(why) if why.contains("damaged")), "{codec:?} {refused}");
