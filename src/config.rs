@@ -14,7 +14,7 @@ use toml::{Table, Value};
 
 use crate::domain::content::HashAlgorithm;
 use crate::domain::custom::CustomProperties;
-use crate::domain::image::Formats;
+use crate::domain::image::{Field, Formats, classify};
 use crate::domain::import::Method;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
@@ -24,6 +24,7 @@ use crate::identity::limits::{Limits, Source};
 use crate::identity::local::Local;
 use crate::identity::protection::{Protections, RuleFormat};
 use crate::identity::{Identity, Mode, Policy, keystone, policy};
+use crate::service::Plugin;
 use crate::store::{Common, Kind, Specific};
 use crate::{api, catalog, fetch, identity, service, store};
 
@@ -215,11 +216,26 @@ pub struct Import {
     pub methods: Vec<String>,
     /// How long staged data waits to be imported, in hours.
     pub staging_time_h: u32,
+    /// What is done to imported data.
+    pub plugins: Vec<String>,
+    /// Properties of every imported image.
+    pub inject: BTreeMap<String, String>,
+    /// Who has one of these roles gets images without them.
+    pub inject_ignore_user_roles: Vec<String>,
+    /// Most bytes that one packed byte may stand for.
+    pub decompression_ratio_max: u64,
 }
 
 impl Default for Import {
     fn default() -> Self {
-        Self { methods: vec![Method::GlanceDirect.as_str().into()], staging_time_h: 24 }
+        Self {
+            methods: Method::ALL.map(|method| method.as_str().to_owned()).into(),
+            staging_time_h: 24,
+            plugins: Plugin::ALL.map(|plugin| plugin.as_str().to_owned()).into(),
+            inject: BTreeMap::new(),
+            inject_ignore_user_roles: vec!["admin".into()],
+            decompression_ratio_max: 1000,
+        }
     }
 }
 
@@ -445,6 +461,10 @@ impl Config {
             import: service::ImportSettings {
                 methods: self.import.methods.iter().filter_map(|name| Method::parse(name)).collect(),
                 staging_time: Duration::from_secs(3600 * u64::from(self.import.staging_time_h)),
+                plugins: self.import.plugins.iter().filter_map(|name| Plugin::parse(name)).collect(),
+                inject: self.import.inject.clone(),
+                inject_ignored_roles: self.import.inject_ignore_user_roles.clone(),
+                decompression_ratio_max: self.import.decompression_ratio_max,
             },
             event_retention_days: self.catalog.event_retention_days,
         }
@@ -679,7 +699,29 @@ fn images_problems(images: &Images) -> Vec<String> {
 }
 
 fn import_problems(import: &Import) -> Vec<String> {
-    let mut problems = at_least_one("import", &[("staging_time_h", import.staging_time_h.into())]);
+    let mut problems = at_least_one(
+        "import",
+        &[
+            ("staging_time_h", import.staging_time_h.into()),
+            ("decompression_ratio_max", import.decompression_ratio_max),
+        ],
+    );
+    for name in import.plugins.iter().filter(|name| Plugin::parse(name).is_none()) {
+        let known = Plugin::ALL.map(Plugin::as_str).join(", ");
+        problems.push(format!("import.plugins: there is no plugin \"{name}\"; known: {known}"));
+    }
+    let place = |plugin: Plugin| import.plugins.iter().position(|name| name == plugin.as_str());
+    if let (Some(decompression), Some(conversion)) = (place(Plugin::Decompression), place(Plugin::Conversion))
+        && conversion < decompression
+    {
+        problems.push(
+            "import.plugins: \"conversion\" must come after \"decompression\": what is packed cannot be converted"
+                .into(),
+        );
+    }
+    for name in import.inject.keys().filter(|name| !matches!(classify(name), Field::Property)) {
+        problems.push(format!("import.inject: \"{name}\" is no additional property"));
+    }
     for name in import.methods.iter().filter(|name| Method::parse(name).is_none()) {
         let known = Method::ALL.map(Method::as_str).join(", ");
         problems.push(format!("import.methods: there is no method \"{name}\"; known: {known}"));

@@ -89,6 +89,7 @@ fn v2_routes() -> Routes {
         .route("/images/{id}", get(v2::images::show).patch(v2::images::update).delete(v2::images::delete))
         .route("/images/{id}/file", put(v2::data::upload).get(v2::data::download))
         .route("/images/{id}/stage", put(v2::data::stage))
+        .route("/images/{id}/import", post(v2::import::import))
         .route("/images/{id}/members", get(v2::members::list).post(v2::members::add))
         .route(
             "/images/{id}/members/{member}",

@@ -17,7 +17,7 @@ use crate::domain::status::{Status, Transition};
 /// Columns of an image `i`, with its properties, tags and locations folded in: one statement, one
 /// round trip, however many images.
 pub(super) const COLUMNS: &str = "i.id, i.status, i.name, i.visibility, i.owner, i.protected, i.hidden, i.container_format, i.disk_format, \
-    i.min_disk_gib, i.min_ram_mib, i.size_bytes, i.virtual_size_bytes, i.checksum, i.os_hash_algo, i.os_hash_value, i.upload_failure, i.import_task, i.importing_to_stores, i.failed_import, i.created_at, i.updated_at, i.version, \
+    i.min_disk_gib, i.min_ram_mib, i.size_bytes, i.virtual_size_bytes, i.checksum, i.os_hash_algo, i.os_hash_value, i.upload_failure, i.converted, i.import_task, i.importing_to_stores, i.failed_import, i.created_at, i.updated_at, i.version, \
     (SELECT jsonb_object_agg(p.name, p.value) FROM image_properties p WHERE p.image_id = i.id) AS properties, \
     ARRAY(SELECT t.value FROM image_tags t WHERE t.image_id = i.id) AS tags, \
     (SELECT jsonb_agg(jsonb_build_object('store', l.store, 'url', l.url, 'metadata', l.metadata, 'owned', l.owned) ORDER BY l.position, l.id) \
@@ -55,6 +55,7 @@ impl TryFrom<&Row> for Image {
                 checksum: row.get("checksum"),
                 os_hash_algo: row.get("os_hash_algo"),
                 os_hash_value: row.get("os_hash_value"),
+                converted: row.get("converted"),
             }),
         };
         Ok(Self {
@@ -270,11 +271,19 @@ impl Tx {
         let virtual_size = content.virtual_size_bytes.and_then(|n| i64::try_from(n).ok());
         let sql = "-- image_content\n\
             UPDATE images SET size_bytes = $2 /* size_bytes */, virtual_size_bytes = $3 /* virtual_size_bytes */, checksum = $4 /* checksum */,\n\
-              os_hash_algo = $5 /* os_hash_algo */, os_hash_value = $6 /* os_hash_value */, updated_at = now(), version = version + 1\n\
+              os_hash_algo = $5 /* os_hash_algo */, os_hash_value = $6 /* os_hash_value */, converted = $7 /* converted */, updated_at = now(), version = version + 1\n\
             WHERE id = $1 /* id */";
         self.execute(
             sql,
-            &[&id.uuid(), &size, &virtual_size, &content.checksum, &content.os_hash_algo, &content.os_hash_value],
+            &[
+                &id.uuid(),
+                &size,
+                &virtual_size,
+                &content.checksum,
+                &content.os_hash_algo,
+                &content.os_hash_value,
+                &content.converted,
+            ],
         )
         .await
         .map(drop)
@@ -301,13 +310,22 @@ impl Tx {
         self.execute(sql, &[&id.uuid()]).await.map(drop)
     }
 
+    /// Tells why data did not become the image's, although what was sent is still there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn note_failure(&self, id: ImageId, why: &str) -> Result<(), Error> {
+        let sql = "-- image_failure\nUPDATE images SET upload_failure = $2 /* upload_failure */ WHERE id = $1 /* id */";
+        self.execute(sql, &[&id.uuid(), &why]).await.map(drop)
+    }
+
     /// Forgets what is known of the bytes: there are none any more, and `why` is told.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn clear_content(&self, id: ImageId, why: &str) -> Result<(), Error> {
         let sql = "-- image_content_clear\n\
-            UPDATE images SET size_bytes = NULL, virtual_size_bytes = NULL, checksum = NULL, os_hash_algo = NULL, os_hash_value = NULL,\n\
+            UPDATE images SET size_bytes = NULL, virtual_size_bytes = NULL, checksum = NULL, os_hash_algo = NULL, os_hash_value = NULL, converted = false,\n\
               upload_failure = $2 /* upload_failure */\n\
             WHERE id = $1 /* id */";
         self.execute(sql, &[&id.uuid(), &why]).await.map(drop)

@@ -30,13 +30,15 @@ pub enum JobKind {
     Unlocate,
     /// Bytes that an import will read are being received, are there, or are being removed.
     Stage,
+    /// An image is being filled for a client that does not wait.
+    Import,
 }
 
 impl JobKind {
     /// Those that end soon.
     pub const SHORT: &[Self] = &[Self::Upload, Self::Delete, Self::Describe, Self::Unlocate, Self::Stage];
     /// Those that read whole images.
-    pub const LONG: &[Self] = &[Self::Locate];
+    pub const LONG: &[Self] = &[Self::Locate, Self::Import];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -46,6 +48,7 @@ impl JobKind {
             Self::Locate => "locate",
             Self::Unlocate => "unlocate",
             Self::Stage => "stage",
+            Self::Import => "import",
         }
     }
 }
@@ -325,7 +328,7 @@ impl Catalog {
         let sql = "-- job_renew\n\
             UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $3 /* lease_s */)\n\
             WHERE j.id = $1 /* id */ AND j.lease_token = $2 /* lease_token */\n\
-              AND NOT ((j.kind = 'upload' AND j.state = 'writing' OR j.kind = 'stage' AND j.state = 'staging' OR j.kind = 'import') AND EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status = 'deleted'))\n\
+              AND NOT ((j.kind IN ('upload', 'import') AND j.state = 'writing' OR j.kind = 'stage' AND j.state = 'staging') AND EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status = 'deleted'))\n\
               AND NOT (j.kind = 'locate' AND NOT EXISTS (SELECT FROM images i WHERE i.id = j.image_id AND i.status <> 'deleted'))\n\
             RETURNING 1";
         // Renewing twice does no harm, so a lost connection may be retried like a read.

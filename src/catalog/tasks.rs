@@ -126,6 +126,18 @@ impl Catalog {
         rows.iter().map(Task::try_from).collect::<Result<Vec<_>, _>>().map(Some)
     }
 
+    /// Tells how far a task has come that has not ended.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn task_progress(&self, id: Uuid, message: &str, result: &Value) -> Result<(), Error> {
+        let sql = "-- task_progress\n\
+            UPDATE tasks SET status = 'processing', message = $2 /* message */, result = $3 /* result */, updated_at = now()\n\
+            WHERE id = $1 /* id */ AND status IN ('pending', 'processing') RETURNING 1";
+        // Saying it twice does no harm.
+        self.rows("task_progress", sql, &[&id, &message, result]).await.map(drop)
+    }
+
     /// Removes a bounded number of expired tasks; returns how many.
     ///
     /// # Errors
@@ -179,6 +191,23 @@ impl Tx {
         self.execute(&sql, &[&task.id, &kind, &status, &task.owner, &task.user_id, &task.image.uuid(), task.input])
             .await
             .map(drop)
+    }
+
+    /// As [`Tx::end_task`], with a result.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn end_task_with(
+        &self,
+        id: Uuid,
+        status: TaskStatus,
+        message: &str,
+        result: &Value,
+    ) -> Result<(), Error> {
+        let sql = "-- task_end_with\n\
+            UPDATE tasks SET status = $2 /* status */, message = $3 /* message */, result = $4 /* result */, updated_at = now()\n\
+            WHERE id = $1 /* id */ AND status IN ('pending', 'processing')";
+        self.execute(sql, &[&id, &status.as_str(), &message, result]).await.map(drop)
     }
 
     /// Ends a task that is being worked on; one that has ended stays as it is.

@@ -172,6 +172,7 @@ async fn start(config: &Config) -> Result<Gateway, String> {
         Arc::clone(&config.identity),
         Arc::clone(&policy),
         config.limits.clone(),
+        Arc::clone(&config.fetch),
         config.service(gateway),
         config.server.transfers_max,
     );

@@ -91,12 +91,22 @@ pub struct Content {
     pub os_hash_algo: Option<String>,
     /// Hash of the bytes stored, lower-case hex.
     pub os_hash_value: Option<String>,
+    /// Whether the bytes stored are other ones than those received.
+    #[serde(default)]
+    pub converted: bool,
 }
 
 impl Content {
     /// So many bytes of which nothing else is known.
     #[must_use]
     pub fn of_size(size_bytes: u64) -> Self {
-        Self { size_bytes, virtual_size_bytes: None, checksum: None, os_hash_algo: None, os_hash_value: None }
+        Self {
+            size_bytes,
+            virtual_size_bytes: None,
+            checksum: None,
+            os_hash_algo: None,
+            os_hash_value: None,
+            converted: false,
+        }
     }
 }

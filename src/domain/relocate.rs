@@ -125,13 +125,7 @@ impl Relocated {
             Refusal::Conflict("The locations were changed by another request at the same time; try again.".into())
         })?;
         let size_bytes = found.size_bytes;
-        let known = self.content.get_or_insert(Content {
-            size_bytes,
-            virtual_size_bytes: None,
-            checksum: None,
-            os_hash_algo: None,
-            os_hash_value: None,
-        });
+        let known = self.content.get_or_insert(Content::of_size(size_bytes));
         if known.size_bytes != size_bytes {
             return Err(Refusal::Invalid(format!(
                 "Invalid location: it holds {size_bytes} bytes, the image has {}.",
@@ -225,13 +219,8 @@ mod tests {
     }
 
     fn image(status: Status, urls: &[&str]) -> Image {
-        let content = Content {
-            size_bytes: 5,
-            virtual_size_bytes: None,
-            checksum: None,
-            os_hash_algo: Some("sha256".into()),
-            os_hash_value: Some("aa".into()),
-        };
+        let content =
+            Content { os_hash_algo: Some("sha256".into()), os_hash_value: Some("aa".into()), ..Content::of_size(5) };
         Image {
             id: ImageId::random(),
             status,

@@ -126,11 +126,13 @@ pub(super) async fn pump(
 }
 
 async fn run(
-    mut body: Extents,
+    body: Extents,
     writer: &mut dyn BlobWriter,
     plan: &Plan,
     allowance: Option<Allowance>,
 ) -> Result<Pumped, Error> {
+    // Asked once more at the end, where the last block is a whole one.
+    let mut body: Extents = Box::pin(body.fuse());
     let checksum = plan.checksum.then(|| Digest::start(MessageDigest::md5()));
     let hash = plan.algorithm.map(|algorithm| Digest::start(digest::function(algorithm)));
     let mut inspection = Inspection::new(plan.expected.clone());

@@ -208,13 +208,13 @@ async fn hash(
 
 /// A part of a blob.
 #[derive(Debug, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Hole(u64),
     Data(u64, u64),
 }
 
 /// A blob of `size_bytes` with these runs of data, in pieces of at most [`READ_BYTES`].
-fn pieces(data: Vec<(u64, u64)>, size_bytes: u64) -> impl Iterator<Item = Piece> {
+pub(super) fn pieces(data: Vec<(u64, u64)>, size_bytes: u64) -> impl Iterator<Item = Piece> {
     let mut runs = data.into_iter().peekable();
     let mut at = 0;
     std::iter::from_fn(move || {

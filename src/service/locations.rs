@@ -73,11 +73,9 @@ impl Services {
         let verify = self.settings.do_secure_hash && body.validation.is_some();
         let given = body.validation.as_ref().filter(|_| !verify);
         let content = Content {
-            size_bytes: found.size_bytes,
-            virtual_size_bytes: None,
-            checksum: None,
             os_hash_algo: given.map(|given| given.os_hash_algo.clone()),
             os_hash_value: given.map(|given| given.os_hash_value.to_ascii_lowercase()),
+            ..Content::of_size(found.size_bytes)
         };
         tx.set_content(id, &content).await?;
         tx.set_locations(id, &image.locations, std::slice::from_ref(&found.location)).await?;

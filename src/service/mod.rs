@@ -8,6 +8,7 @@ mod digest;
 mod download;
 mod error;
 mod health;
+mod import;
 mod ingest;
 mod lease;
 mod list;
@@ -31,6 +32,7 @@ mod upload;
 mod usage;
 mod zeros;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ use crate::domain::import::Method;
 use crate::domain::limits::Quotas;
 use crate::domain::query::PageSizes;
 use crate::domain::status::Status;
+use crate::fetch::Fetcher;
 use crate::format::inspect;
 use crate::identity::limits::Limits;
 use crate::identity::policy::{Action, Target};
@@ -109,6 +112,46 @@ pub struct ImportSettings {
     pub methods: Vec<Method>,
     /// How long staged data waits to be imported.
     pub staging_time: Duration,
+    /// What is done to imported data.
+    pub plugins: Vec<Plugin>,
+    /// Properties of every imported image.
+    pub inject: BTreeMap<String, String>,
+    /// Who has one of these roles gets images without them.
+    pub inject_ignored_roles: Vec<String>,
+    /// Most bytes that one packed byte may stand for.
+    pub decompression_ratio_max: u64,
+}
+
+/// What is done to imported data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugin {
+    /// The operator's properties are added.
+    InjectImageMetadata,
+    /// gzip, xz, zstd and bzip2 are unpacked.
+    Decompression,
+    /// Other formats than raw are converted, on the way to a store that can be cloned from.
+    Conversion,
+}
+
+impl Plugin {
+    /// All of them, in the one order in which they work.
+    pub const ALL: [Self; 3] = [Self::InjectImageMetadata, Self::Decompression, Self::Conversion];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InjectImageMetadata => "inject_image_metadata",
+            Self::Decompression => "decompression",
+            Self::Conversion => "conversion",
+        }
+    }
+
+    /// The plugin of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plugin| plugin.as_str() == name)
+    }
 }
 
 /// The services; one per process.
@@ -118,6 +161,7 @@ pub struct Services {
     identity: Arc<Identity>,
     policy: Arc<Policy>,
     limits: Limits,
+    fetcher: Arc<Fetcher>,
     settings: Settings,
     /// Tasks that must not be cut off when the process stops.
     tasks: TaskTracker,
@@ -137,6 +181,7 @@ impl Services {
         identity: Arc<Identity>,
         policy: Arc<Policy>,
         limits: Limits,
+        fetcher: Arc<Fetcher>,
         settings: Settings,
         transfers_max: usize,
     ) -> Arc<Self> {
@@ -146,6 +191,7 @@ impl Services {
             identity,
             policy,
             limits,
+            fetcher,
             settings,
             tasks: TaskTracker::new(),
             transfers: Transfers::new(transfers_max),

@@ -40,6 +40,11 @@ impl Services {
 }
 
 impl Account {
+    /// The account of a project with these limits.
+    pub(super) fn of(project: &str, limits: ProjectLimits) -> Self {
+        Self { project: project.to_owned(), limits }
+    }
+
     /// Refuses what `tx` has written if that exceeds a limit: so much of each resource. Nothing may be written
     /// after it; the caller rolls back what was refused.
     pub(super) async fn admit(&self, tx: &Tx, asked: &[(Resource, u64)]) -> Result<(), Error> {
@@ -66,13 +71,20 @@ pub(super) struct Allowance {
     maximum_bytes: u64,
     lease: Lease,
     reserved_bytes: u64,
+    /// How often each byte counts.
+    copies: u64,
 }
 
 impl Allowance {
     /// For the upload whose job holds `lease` and has reserved nothing; `None`: its length is nobody's business.
     pub(super) fn new(catalog: &Catalog, account: Account, resource: Resource, lease: Lease) -> Option<Self> {
         let maximum_bytes = account.limits.maximum(resource)?;
-        Some(Self { catalog: catalog.clone(), account, resource, maximum_bytes, lease, reserved_bytes: 0 })
+        Some(Self { catalog: catalog.clone(), account, resource, maximum_bytes, lease, reserved_bytes: 0, copies: 1 })
+    }
+
+    /// The same for bytes that go to so many stores.
+    pub(super) fn for_copies(self, copies: u64) -> Self {
+        Self { copies, ..self }
     }
 
     /// Makes sure that `size_bytes` are reserved. While the catalog does not answer it waits: whoever keeps the
@@ -81,6 +93,7 @@ impl Allowance {
     /// # Errors
     /// [`Error::TooLarge`] when the project has no room for them.
     pub(super) async fn cover(&mut self, size_bytes: u64) -> Result<(), Error> {
+        let size_bytes = size_bytes.saturating_mul(self.copies);
         if size_bytes <= self.reserved_bytes {
             return Ok(());
         }

@@ -51,6 +51,7 @@ impl Services {
             JobKind::Locate => self.recover_locate(&job, &held, stop).await,
             JobKind::Unlocate => self.recover_unlocate(&job, &held).await,
             JobKind::Stage => self.recover_stage(&job).await,
+            JobKind::Import => self.recover_import(&job, &held, stop).await,
         };
         if let Err(error) = done {
             let doublings = u32::try_from(job.attempts.saturating_sub(1)).unwrap_or(0).min(16);

@@ -466,5 +466,6 @@ fn content(pumped: Pumped, plan: &Plan) -> Content {
         checksum: pumped.checksum,
         os_hash_algo: pumped.hash.as_ref().and(plan.algorithm).map(|algorithm| algorithm.as_str().to_owned()),
         os_hash_value: pumped.hash,
+        converted: false,
     }
 }

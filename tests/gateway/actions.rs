@@ -163,8 +163,8 @@ fn withholding_and_deleting_at_the_same_time_leave_one_or_the_other() {
 }
 
 #[test]
-fn no_import_method_is_offered() {
-    let gateway = Gateway::start(Options::default());
+fn import_methods_can_be_switched_off() {
+    let gateway = Gateway::start(Options::default().set("import", "methods", toml::Value::Array(Vec::new())));
     let reader = gateway.client(Token::Reader);
     let methods: Value = reader.get("/v2/info/import").expect(200).json();
     assert_eq!(

@@ -21,6 +21,7 @@ mod harness;
 mod health;
 mod identity;
 mod images;
+mod import;
 mod inspection;
 mod keystone;
 mod layers;

@@ -63,6 +63,7 @@ const ROWS: &[(&str, &str, Sent)] = &[
     ("DELETE", "/v2/images/{id}", Nothing),
     ("PUT", "/v2/images/{id}/file", Bytes),
     ("PUT", "/v2/images/{id}/stage", Bytes),
+    ("POST", "/v2/images/{id}/import", Json(r#"{"method": {"name": "glance-direct"}}"#)),
     ("GET", "/v2/images/{id}/file", Nothing),
     ("GET", "/v2/images/{id}/members", Nothing),
     ("POST", "/v2/images/{id}/members", Json(r#"{"member": "p-new"}"#)),

@@ -156,6 +156,7 @@ const UPLOAD: &[Parameter] = &[
     header("X-Image-Meta-Store", "Store to put the data into.", text),
     header("X-OpenStack-Image-Size", "How many bytes will come.", number),
 ];
+const IMPORT: &[Parameter] = &[header("X-Image-Meta-Store", "The one store to put the data into.", text)];
 const STAGE: &[Parameter] = &[header("X-OpenStack-Image-Size", "How many bytes will come.", number)];
 const DOWNLOAD: &[Parameter] = &[
     header("Range", "One part of the data: bytes=FIRST-LAST.", text),
@@ -186,6 +187,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     op("PATCH", "/images/{}", "Changes an image, all or nothing.", json_of!(200 "image")).takes(Takes::Patch),
     op("DELETE", "/images/{}", "Deletes an image and its data.", DONE),
     op("PUT", "/images/{}/file", "Uploads the data.", DONE).with(UPLOAD).takes(Takes::Data),
+    op("POST", "/images/{}/import", "Fills the image, while the client does not wait.", ACCEPTED)
+        .with(IMPORT)
+        .takes(Takes::Json("import")),
     op("PUT", "/images/{}/stage", "Keeps the data for an import.", DONE).with(STAGE).takes(Takes::Data),
     op(
         "GET",

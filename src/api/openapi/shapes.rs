@@ -42,6 +42,18 @@ pub(super) fn components(settings: &Settings) -> Map<String, Value> {
             "locations",
             json!({"type": "array", "items": object(json!({"url": text(), "metadata": {"type": "object"}}), &["url", "metadata"])}),
         ),
+        (
+            "import",
+            object(
+                json!({
+                    "method": object(json!({"name": text(), "uri": text()}), &["name"]),
+                    "stores": {"type": "array", "items": text()},
+                    "all_stores": {"type": "boolean"},
+                    "all_stores_must_succeed": {"type": "boolean"},
+                }),
+                &["method"],
+            ),
+        ),
         ("new-task", object(json!({"type": {"enum": ["import"]}, "input": {"type": "object"}}), &["type", "input"])),
         (
             "stores",

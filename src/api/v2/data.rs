@@ -84,7 +84,7 @@ fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     }
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Problem> {
+pub(super) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Problem> {
     headers
         .get(name)
         .map(|value| value.to_str().map_err(|_| Problem::bad_request(format!("The header {name} must be ASCII text."))))
@@ -132,7 +132,11 @@ pub(in crate::api) async fn download(
             out.extend(header(ACCEPT_RANGES, "bytes"));
             out.extend(etag.and_then(|etag| header(ETAG, &etag)));
             // In hex and of the whole image, as Glance sends it and its clients compare it.
-            let checksum = image.content.as_ref().and_then(|content| content.checksum.as_deref());
+            let checksum = image
+                .content
+                .as_ref()
+                .filter(|content| !content.converted)
+                .and_then(|content| content.checksum.as_deref());
             out.extend(checksum.and_then(|md5| header(HeaderName::from_static("content-md5"), md5)));
             let status = if download.partial {
                 out.extend(header(CONTENT_RANGE, &format!("bytes {}-{}/{size}", download.start, download.end - 1)));

@@ -32,7 +32,9 @@ pub(in crate::api) async fn create(
     let location = format!("{base}/v2/images/{}", image.id);
     let stores = state.services.store_names().collect::<Vec<_>>().join(",");
     let headers = [(LOCATION, location), (HeaderName::from_static("openstack-image-store-ids"), stores)];
-    Ok((StatusCode::CREATED, headers, Json(wire(&image, &state.settings, caller.is_admin()))).into_response())
+    let methods = state.services.import_methods().join(",");
+    let methods = (!methods.is_empty()).then(|| [(HeaderName::from_static("openstack-image-import-methods"), methods)]);
+    Ok((StatusCode::CREATED, headers, methods, Json(wire(&image, &state.settings, caller.is_admin()))).into_response())
 }
 
 /// `GET /v2/images`.

@@ -4,6 +4,7 @@ pub(super) mod actions;
 pub(super) mod cache;
 pub(super) mod data;
 pub(super) mod images;
+pub(super) mod import;
 pub(super) mod info;
 pub(super) mod locations;
 pub(super) mod members;

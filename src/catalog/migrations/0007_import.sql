@@ -7,4 +7,6 @@ ALTER TABLE jobs ADD CONSTRAINT jobs_kind_check
 CREATE INDEX jobs_staging ON jobs (charged_to) INCLUDE (charged_bytes) WHERE charged_to IS NOT NULL AND state = 'staging';
 
 -- NULL: there was no import.
-ALTER TABLE images ADD COLUMN import_task uuid, ADD COLUMN importing_to_stores text[], ADD COLUMN failed_import text[];
+ALTER TABLE images ADD COLUMN import_task uuid, ADD COLUMN importing_to_stores text[], ADD COLUMN failed_import text[],
+    -- Whether the stored bytes are others than those that "checksum" is of.
+    ADD COLUMN converted boolean NOT NULL DEFAULT false;
