@@ -5,14 +5,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
-use axum::extract::Request;
+use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value};
 
 use super::error::Problem;
-use super::json;
+use super::{AppState, json};
 use crate::domain::limits::JSON_BODY_BYTES_MAX;
 use crate::service::{BodyError, ByteStream};
 
@@ -121,6 +121,28 @@ pub(super) fn none(request: &Request) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::bad_request("A body is not expected with this request."))
+}
+
+/// A request without a body, as a handler's last argument.
+pub(super) struct NoBody;
+
+impl FromRequest<AppState> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &AppState) -> Result<Self, Problem> {
+        none(&request).map(|()| Self)
+    }
+}
+
+/// The JSON body of a request, as a handler's last argument.
+pub(super) struct JsonBody(pub(super) Value);
+
+impl FromRequest<AppState> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        json(request, state.settings.body_idle_timeout).await.map(Self)
+    }
 }
 
 /// The message of a body error with its cause.

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use ipnet::IpNet;
@@ -31,7 +32,7 @@ use tower::util::option_layer;
 
 use self::routes::{Routes, delete, get, post, put};
 use crate::domain::image::Formats;
-use crate::identity::{Identity, Policy};
+use crate::identity::{Caller, Identity, Policy};
 use crate::service::Services;
 
 pub use server::serve;
@@ -79,6 +80,10 @@ pub struct AppState {
     /// Rings when the daemon is about to stop: `/readyz` says so.
     pub draining: CancellationToken,
 }
+
+/// What a handler is given of them, and of who asks.
+type App = State<AppState>;
+type By = Extension<Caller>;
 
 /// The whole Image API on one screen. Every path is under `/v2`, and every caller is known.
 fn v2_routes() -> Routes {

@@ -74,6 +74,8 @@ enabled = false
 password_hash_rounds = 4
 [fernet_tokens]
 key_repository = $DIR/fernet
+[fernet_receipts]
+key_repository = $DIR/fernet
 [credential]
 key_repository = $DIR/credential
 [oslo_policy]

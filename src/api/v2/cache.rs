@@ -1,15 +1,10 @@
 //! `/v2/cache`, of which there is none: each call is checked as if there were, then refused.
 
-use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Request};
 
 use crate::api::error::Problem;
-use crate::api::{AppState, body};
-use crate::identity::Caller;
+use crate::api::{App, By, body};
 use crate::identity::policy::Action;
-
-type App = State<AppState>;
-type By = Extension<Caller>;
 
 /// `GET /v2/cache`.
 pub(in crate::api) async fn list(app: App, by: By, request: Request) -> Problem {
@@ -46,15 +41,9 @@ pub(in crate::api) async fn prune(app: App, by: By, request: Request) -> Problem
     refuse(app, by, Action::CachePrune, None, request).await
 }
 
-async fn refuse(
-    State(state): App,
-    Extension(caller): By,
-    action: Action,
-    image: Option<String>,
-    request: Request,
-) -> Problem {
+async fn refuse(app: App, caller: By, action: Action, image: Option<String>, request: Request) -> Problem {
     match body::none(&request) {
-        Ok(()) => state.services.no_cache(&caller, action, image.as_deref()).await.into(),
+        Ok(()) => app.services.no_cache(&caller, action, image.as_deref()).await.into(),
         Err(unwanted) => unwanted,
     }
 }

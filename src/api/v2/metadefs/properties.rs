@@ -1,26 +1,25 @@
 //! `/v2/metadefs/namespaces/{namespace}/properties` and each of them.
 
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::Json;
+use axum::extract::{Path, RawQuery};
 use axum::http::StatusCode;
-use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
 
+use crate::api::body::{JsonBody, NoBody};
 use crate::api::error::Problem;
 use crate::api::wire::metadef as wire;
-use crate::api::{AppState, body};
+use crate::api::{App, By};
 use crate::domain::metadef::{Property, resource_type};
 use crate::domain::query::pairs;
-use crate::identity::Caller;
 
 /// `GET .../properties`.
 pub(in crate::api) async fn list(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    app: App,
+    caller: By,
     Path(namespace): Path<String>,
-    request: Request,
+    _: NoBody,
 ) -> Result<Json<Value>, Problem> {
-    body::none(&request)?;
-    let properties = state.services.metadef_properties(&caller, &namespace).await?;
+    let properties = app.services.metadef_properties(&caller, &namespace).await?;
     let properties: Map<String, Value> =
         properties.iter().map(|property| (property.name.clone(), wire::property(property))).collect();
     Ok(Json(json!({"properties": properties})))
@@ -28,62 +27,59 @@ pub(in crate::api) async fn list(
 
 /// `POST .../properties`.
 pub(in crate::api) async fn create(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    app: App,
+    caller: By,
     Path(namespace): Path<String>,
-    request: Request,
+    JsonBody(document): JsonBody,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let property = Property::parse(&body::json(request, state.settings.body_idle_timeout).await?)?;
-    state.services.create_metadef_property(&caller, &namespace, &property).await?;
+    let property = Property::parse(&document)?;
+    app.services.create_metadef_property(&caller, &namespace, &property).await?;
     Ok((StatusCode::CREATED, Json(wire::property(&property))))
 }
 
 /// `DELETE .../properties`.
 pub(in crate::api) async fn delete_all(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    app: App,
+    caller: By,
     Path(namespace): Path<String>,
-    request: Request,
+    _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    body::none(&request)?;
-    state.services.delete_metadef_properties(&caller, &namespace).await?;
+    app.services.delete_metadef_properties(&caller, &namespace).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET .../properties/{name}`.
 pub(in crate::api) async fn show(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    app: App,
+    caller: By,
     Path((namespace, name)): Path<(String, String)>,
     RawQuery(raw): RawQuery,
-    request: Request,
+    _: NoBody,
 ) -> Result<Json<Value>, Problem> {
-    body::none(&request)?;
     let pairs = pairs(&raw.unwrap_or_default())?;
-    let property = state.services.metadef_property(&caller, &namespace, &name, resource_type(&pairs)?).await?;
+    let property = app.services.metadef_property(&caller, &namespace, &name, resource_type(&pairs)?).await?;
     Ok(Json(wire::property(&property)))
 }
 
 /// `PUT .../properties/{name}`.
 pub(in crate::api) async fn replace(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    app: App,
+    caller: By,
     Path((namespace, name)): Path<(String, String)>,
-    request: Request,
+    JsonBody(document): JsonBody,
 ) -> Result<Json<Value>, Problem> {
-    let property = Property::parse(&body::json(request, state.settings.body_idle_timeout).await?)?;
-    state.services.replace_metadef_property(&caller, &namespace, &name, &property).await?;
+    let property = Property::parse(&document)?;
+    app.services.replace_metadef_property(&caller, &namespace, &name, &property).await?;
     Ok(Json(wire::property(&property)))
 }
 
 /// `DELETE .../properties/{name}`.
 pub(in crate::api) async fn delete(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    app: App,
+    caller: By,
     Path((namespace, name)): Path<(String, String)>,
-    request: Request,
+    _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    body::none(&request)?;
-    state.services.delete_metadef_property(&caller, &namespace, &name).await?;
+    app.services.delete_metadef_property(&caller, &namespace, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
