@@ -53,4 +53,3 @@ mod tags;
 mod tasks;
 mod upload;
 mod versions;
-mod visibility;
