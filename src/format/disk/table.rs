@@ -90,7 +90,7 @@ impl File {
 pub(super) struct Taken {
     tables: Vec<Range<u64>>,
     unit_bytes: u64,
-    /// A bit for each unit of the file: two blocks that begin in the same one overlap.
+    /// A bit for each unit of the file, as far as there are blocks: two that begin in the same one overlap.
     begun: Vec<u64>,
 }
 
@@ -102,8 +102,7 @@ impl Taken {
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].end > pair[1].start) {
             return Err(file.damaged(format_args!("two of its tables share the place at byte {}", pair[1].start)));
         }
-        let words = (file.size_bytes() / unit_bytes / u64::from(u64::BITS)) as usize + 1;
-        Ok(Self { tables, unit_bytes, begun: vec![0; words] })
+        Ok(Self { tables, unit_bytes, begun: Vec::new() })
     }
 
     /// Gives a block the place from `at`; `length` is what the disk needs of it.
@@ -114,12 +113,14 @@ impl Taken {
         }
         for unit in place.step_by(self.unit_bytes as usize).map(|begin| begin / self.unit_bytes) {
             let bit = 1 << (unit % u64::from(u64::BITS));
-            match self.begun.get_mut((unit / u64::from(u64::BITS)) as usize) {
-                Some(word) if *word & bit == 0 => *word |= bit,
-                Some(_) | None => {
-                    return Err(file.damaged(format_args!("two blocks of the disk share the place at byte {at}")));
-                }
+            let word = (unit / u64::from(u64::BITS)) as usize;
+            if self.begun.len() <= word {
+                self.begun.resize(word + 1, 0);
             }
+            if self.begun[word] & bit != 0 {
+                return Err(file.damaged(format_args!("two blocks of the disk share the place at byte {at}")));
+            }
+            self.begun[word] |= bit;
         }
         Ok(Run::Plain { at, length })
     }

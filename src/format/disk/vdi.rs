@@ -18,7 +18,7 @@ const STATIC: u32 = 2;
 const DISCARDED: u32 = 0xffff_fffe;
 const ENTRY_BYTES: u64 = 4;
 /// VirtualBox makes blocks of 1 MiB unless it is told otherwise.
-const BLOCK_MIN_BYTES: u64 = 4096;
+const BLOCK_MIN_BYTES: u64 = 64 << 10;
 const BLOCK_MAX_BYTES: u64 = 256 << 20;
 
 /// The walk through the map.

@@ -39,7 +39,7 @@ const DESCRIPTOR_MAX_BYTES: u64 = 64 * 1024;
 /// Of what the descriptor says, so much is shown.
 const SHOWN_CHARS: usize = 40;
 /// Sectors of a grain: the format asks for more than 8, and what is unpacked at once has a limit.
-const GRAIN_SECTORS: RangeInclusive<u64> = 8..=4096;
+const GRAIN_SECTORS: RangeInclusive<u64> = 16..=4096;
 const TABLE_ENTRIES_MAX: u64 = 512;
 const ENTRY_BYTES: u64 = 4;
 /// Tables that are read at once.
@@ -89,7 +89,7 @@ impl Header {
         }
         if !header.grain_sectors.is_power_of_two() || !GRAIN_SECTORS.contains(&header.grain_sectors) {
             return Err(refused(format_args!(
-                "has grains of {} sectors; powers of two from 8 to 4096 can be read",
+                "has grains of {} sectors; powers of two from 16 to 4096 can be read",
                 header.grain_sectors
             )));
         }
