@@ -1,16 +1,24 @@
 //! The command line.
 
+mod adopt;
 mod db;
 mod metadefs;
 mod policy;
+mod readiness;
 mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use std::sync::Arc;
 
+use clap::{Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::service::Services;
+use crate::store::{self, Stores};
 
 /// Where the configuration is looked for by default.
 const DEFAULT_CONFIG: &str = "/etc/rockpool/rockpool.toml";
@@ -36,9 +44,22 @@ enum Command {
     /// Look after the catalog.
     #[command(subcommand)]
     Db(DbCommand),
+    /// Make an RBD image that is there already an image of the catalog: a copy made within the cluster, or in place.
+    /// Prints the id.
+    Adopt(adopt::Arguments),
+    /// Look at images as their consumers do.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Load, remove and export metadata definitions.
     #[command(subcommand)]
     Metadefs(metadefs::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// Say whether Nova and Cinder will clone an image from here, and if not, why and what to do: exit code 0 if they
+    /// clone some copy of it, 3 if they copy all bytes.
+    Readiness(readiness::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +75,9 @@ enum DbCommand {
     /// Say whether the schema is up to date: exit code 0 if so, 3 if older, 4 if newer than this program.
     Check(File),
 }
+
+/// Exit code of a command that failed and ends by itself.
+const EXIT_FAILURE: u8 = 1;
 
 #[derive(Debug, clap::Args)]
 struct File {
@@ -74,6 +98,10 @@ pub fn run() -> ExitCode {
         }),
         Command::Db(DbCommand::Upgrade(file)) => with_config(&file, |config| db::upgrade(&config)),
         Command::Db(DbCommand::Check(file)) => with_config(&file, |config| db::check(&config)),
+        Command::Adopt(arguments) => with_config(&arguments.file, |config| adopt::run(&config, &arguments)),
+        Command::Image(ImageCommand::Readiness(arguments)) => {
+            with_config(&arguments.file, |config| readiness::run(&config, &arguments))
+        }
         Command::Metadefs(command) => with_config(command.file(), |config| metadefs::run(&config, &command)),
     }
 }
@@ -89,6 +117,32 @@ fn with_config(file: &File, command: impl FnOnce(Config) -> ExitCode) -> ExitCod
             ExitCode::FAILURE
         }
     }
+}
+
+/// The services, for a command that needs them and is no gateway. Nothing is connected yet.
+fn services(config: &Config) -> Result<Arc<Services>, String> {
+    let catalog = Catalog::new(&config.catalog).map_err(|e| e.to_string())?;
+    Ok(assemble(config, catalog, config.stores.values().map(store::Config::build).collect(), process_name()))
+}
+
+/// The services on this catalog and these stores; `gateway` names this process in leases.
+fn assemble(config: &Config, catalog: Catalog, stores: Vec<Arc<dyn store::Store>>, gateway: String) -> Arc<Services> {
+    Services::new(
+        catalog,
+        Stores::new(stores, config.default_store.clone()),
+        Arc::clone(&config.identity),
+        Arc::clone(&config.policy),
+        config.limits.clone(),
+        Arc::clone(&config.fetch),
+        config.service(gateway),
+        config.server.transfers_max,
+    )
+}
+
+/// A name that no other process has, also not an earlier life of this one.
+fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{}/{}", host.trim(), std::process::id(), Uuid::new_v4().as_simple())
 }
 
 /// A runtime for a command that does one thing.

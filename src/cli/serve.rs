@@ -9,21 +9,18 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use uuid::Uuid;
 
+use super::{EXIT_FAILURE, assemble, process_name};
 use crate::api::{self, AppState};
 use crate::catalog::Catalog;
 use crate::config::{Config, Log, LogFormat};
 use crate::identity::{Identity, Policy};
-use crate::service::Services;
-use crate::store::{self, Store, Stores};
+use crate::store::{self, Store};
 use crate::worker;
 
 /// Longest wait for what still runs after everything was told to stop: calls into a cluster that does
 /// not answer cannot be interrupted.
 const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Exit code of a gateway that could not start.
-const EXIT_FAILURE: u8 = 1;
 /// Exit code after a second signal.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -151,7 +148,7 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     let listener =
         TcpListener::bind(listen).await.map_err(|e| format!("server.listen {listen} cannot be used: {e}"))?;
     // 4. Everything together.
-    let gateway = gateway_name();
+    let gateway = process_name();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, gateway, stores = ?config.stores.keys().collect::<Vec<_>>(), "serving");
     // Keystone may be started later than its clients, after a power failure for instance.
     if let Identity::Keystone(_) = &*config.identity {
@@ -166,16 +163,7 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     }
     let policy = Arc::clone(&config.policy);
     policy.warnings().iter().for_each(|warning| tracing::warn!("policy: {warning}"));
-    let services = Services::new(
-        catalog,
-        Stores::new(stores, config.default_store.clone()),
-        Arc::clone(&config.identity),
-        Arc::clone(&policy),
-        config.limits.clone(),
-        Arc::clone(&config.fetch),
-        config.service(gateway),
-        config.server.transfers_max,
-    );
+    let services = assemble(config, catalog, stores, gateway);
     let state = AppState {
         services,
         identity: Arc::clone(&config.identity),
@@ -184,12 +172,6 @@ async fn start(config: &Config) -> Result<Gateway, String> {
         draining: CancellationToken::new(),
     };
     Ok(Gateway { listener, state, stop_serving: CancellationToken::new(), stop_working: CancellationToken::new() })
-}
-
-/// A name that no other gateway has, also not an earlier life of this one.
-fn gateway_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}/{}/{}", host.trim(), std::process::id(), Uuid::new_v4().as_simple())
 }
 
 /// SIGTERM and SIGINT.

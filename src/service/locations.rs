@@ -216,7 +216,7 @@ impl Services {
     }
 
     /// Whether images get any digest here.
-    fn hashes_anything(&self) -> bool {
+    pub(super) fn hashes_anything(&self) -> bool {
         self.settings.checksum || self.settings.hashing_algorithm.is_some()
     }
 }

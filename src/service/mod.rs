@@ -1,6 +1,7 @@
 //! What a caller may ask for: one use-case per file, each a story of numbered steps.
 
 mod activation;
+mod adopt;
 mod cache;
 mod create;
 mod delete;
@@ -18,6 +19,7 @@ mod members;
 mod metadefs;
 mod protect;
 mod quota;
+mod readiness;
 mod recover;
 mod relocate;
 mod show;
@@ -55,11 +57,13 @@ use crate::identity::protection::Protections;
 use crate::identity::{Caller, Identity, Policy};
 use crate::store::{Store, Stores};
 
+pub use adopt::Adoption;
 pub use download::{Download, Fetched};
 pub use error::Error;
 pub use health::{Check, Health};
 pub use ingest::{BodyError, ByteStream};
 pub use metadefs::{NamespacePage, definitions};
+pub use readiness::{Copy, Finding, Readiness, Shown, Verdict};
 pub use recover::Line;
 pub use stores::StoreInfo;
 pub use transfer::Transfers;

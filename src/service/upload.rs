@@ -112,7 +112,7 @@ impl Services {
         Ok(())
     }
 
-    async fn begin_upload(
+    pub(super) async fn begin_upload(
         &self,
         attempt: Attempt,
         progress: &Progress,
@@ -242,7 +242,7 @@ impl Services {
     }
 
     /// The point of no return: from here on the upload is finished, by whomever.
-    async fn record_received(&self, held: &Held, progress: &Progress) -> Result<(), Error> {
+    pub(super) async fn record_received(&self, held: &Held, progress: &Progress) -> Result<(), Error> {
         loop {
             match self.try_record_received(held.lease, progress).await {
                 Ok(true) => return Ok(()),

@@ -101,6 +101,36 @@ pub struct Probe {
 /// Hears from time to time how many bytes of a copy are there.
 pub type Copied<'c> = &'c (dyn Fn(u64) + Send + Sync);
 
+/// An image that somebody else has made.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// Where it is, as a location would say it.
+    pub url: String,
+    /// Its length.
+    pub size_bytes: u64,
+}
+
+/// A published blob as whoever clones it meets it.
+#[derive(Debug, Clone)]
+pub struct CloneSource {
+    /// Cluster.
+    pub fsid: String,
+    /// Pool.
+    pub pool: String,
+    /// Name in it.
+    pub image: String,
+    /// Length of what is cloned.
+    pub size_bytes: u64,
+    /// Size of its RADOS objects.
+    pub object_bytes: u64,
+    /// Whether it has the feature without which there are no clones.
+    pub layering: bool,
+    /// Whether the snapshot that is cloned is protected; `None` without one.
+    pub snapshot: Option<bool>,
+    /// What it is itself a clone of.
+    pub parent: Option<String>,
+}
+
 /// A place for blobs.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -161,6 +191,38 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// Looks at an image that somebody else has made, in a pool of this store's cluster; with `place` as one to be
+    /// adopted in place under this id.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::NotFound`], [`Error::Denied`], [`Error::Other`], in sentences for an operator.
+    async fn survey_foreign(&self, _pool: &str, _image: &str, _place: Option<ImageId>) -> Result<Foreign, Error> {
+        Err(not_rbd(self.name()))
+    }
+
+    /// Makes a blob for `attempt` that is a copy of an image that was surveyed; it is only left to be sealed.
+    ///
+    /// # Errors
+    /// As [`Store::survey_foreign`]; the image is as it was.
+    async fn adopt_copy(
+        &self,
+        _pool: &str,
+        _image: &str,
+        _attempt: Attempt,
+        _copied: Copied<'_>,
+    ) -> Result<Box<dyn BlobWriter>, Error> {
+        Err(not_rbd(self.name()))
+    }
+
+    /// Makes an image of the store's own pool that was surveyed the published blob of `id`, and returns its URL. May
+    /// be repeated.
+    ///
+    /// # Errors
+    /// As [`Store::survey_foreign`].
+    async fn adopt_in_place(&self, _image: &str, _id: ImageId) -> Result<String, Error> {
+        Err(not_rbd(self.name()))
+    }
+
     /// Gives a sealed attempt the name of its image and returns its URL. May be repeated, by any
     /// gateway.
     ///
@@ -212,11 +274,28 @@ pub trait Store: Send + Sync {
     /// Whatever keeps it from being removed now.
     async fn purge(&self, url: &str) -> Result<(), Error>;
 
+    /// Whether consumers clone its blobs instead of copying them.
+    fn can_clone(&self) -> bool {
+        false
+    }
+
+    /// What a consumer meets who clones a published blob; `None` where nobody can.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn clone_source(&self, _url: &str) -> Result<Option<CloneSource>, Error> {
+        Ok(None)
+    }
+
     /// Writes the description of an image beside its published blob.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     async fn describe(&self, url: &str, description: &BTreeMap<String, String>) -> Result<(), Error>;
+}
+
+fn not_rbd(store: &str) -> Error {
+    Error::Other(format!("store {store} is not of RBD: nothing can be adopted into it"))
 }
 
 /// A blob that is being written. Dropped without [`BlobWriter::seal`] it stays behind half-written:

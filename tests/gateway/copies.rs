@@ -1,6 +1,8 @@
 //! Copies between two pools of one cluster, made by the store itself.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rockpool::domain::id::ImageId;
@@ -16,16 +18,24 @@ const COPIER: &str = "rockpool-copier";
 /// May only write to [`FAR_POOL`].
 const LONER: &str = "rockpool-loner";
 
+/// Keyring of a user. The first call makes the users and the pool.
+fn keyring(user: &str) -> PathBuf {
+    static KEYRINGS: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let [copier, loner] = KEYRINGS.get_or_init(|| {
+        ceph(&["osd", "pool", "create", FAR_POOL, "8"]);
+        rbd(&["pool", "init", FAR_POOL]);
+        let own = format!("profile rbd pool={FAR_POOL}, profile rbd pool=vms");
+        [
+            new_user(COPIER, "profile rbd", &format!("{own}, profile rbd-read-only pool=images")),
+            new_user(LONER, "profile rbd", &own),
+        ]
+    });
+    if user == COPIER { copier.clone() } else { loner.clone() }
+}
+
 /// The store of [`FAR_POOL`] as one of these users, with 4 MiB objects and its data in another pool.
 fn far(user: &str) -> RbdStore {
-    let pools = match user {
-        COPIER => format!("profile rbd pool={FAR_POOL}, profile rbd pool=vms, profile rbd-read-only pool=images"),
-        _ => format!("profile rbd pool={FAR_POOL}, profile rbd pool=vms"),
-    };
-    let keyring = new_user(user, "profile rbd", &pools);
-    // Idempotent, as it is for every other test that uses the pool.
-    ceph(&["osd", "pool", "create", FAR_POOL, "8"]);
-    rbd(&["pool", "init", FAR_POOL]);
+    let keyring = keyring(user);
     let section = format!(
         "ceph_conf = \"{}\"\nuser = \"{user}\"\nkeyring = \"{}\"\npool = \"{FAR_POOL}\"\ndata_pool = \"vms\"\nchunk_size_mib = 4\n",
         servers().ceph.join("ceph.conf").display(),

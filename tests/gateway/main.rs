@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking; helpers are tests, too")]
 
 mod actions;
+mod adopt;
 mod bad_input;
 mod browser;
 mod cache;
@@ -38,6 +39,7 @@ mod protections;
 mod proxies;
 mod quotas;
 mod races;
+mod readiness;
 mod relocate;
 mod remote_checks;
 mod routes;

@@ -41,17 +41,37 @@ pub(super) async fn copy(
     // 1. Is there anything to clone, for us?
     let Some(size_bytes) = clonable(pool, source).await? else { return Ok(None) };
     // 2. A clone of our own layout; or the one that an earlier run has left.
-    let Some(image) = begin(store, pool, source, name).await? else { return Ok(None) };
-    // 3. On its own feet.
+    if !begin(store, pool, source, name).await? {
+        return Ok(None);
+    }
+    // 3. An image of its own.
+    settle(store, pool, name, size_bytes, copied).await.map(Some)
+}
+
+/// Makes the clone called `name`, of `size_bytes`, an image of its own, open for writing.
+pub(super) async fn settle(
+    store: &RbdStore,
+    pool: &Pool,
+    name: &str,
+    size_bytes: u64,
+    copied: Copied<'_>,
+) -> Result<RbdWriter, Error> {
+    let image = pool.open(name).await?;
+    image.metadata_set(&format!("{DESCRIPTION_PREFIX}state"), "uploading").await?;
+    image.metadata_set(OBJECTS_AT_ONCE_KEY, OBJECTS_AT_ONCE).await?;
+    // Options that stand in the metadata count from the next opening on.
+    image.close().await?;
+    let image = pool.open(name).await?;
+    // 1. On its own feet.
     if image.parent().await?.is_some() {
         flatten(&image, store.order, size_bytes, copied).await?;
     }
-    // 4. What librbd copied of the source's metadata is not the copy's, nor is the mark.
+    // 2. What librbd copied of the source's metadata is not the copy's, nor is the mark.
     let inherited = image.metadata_list().await?;
     let state = format!("{DESCRIPTION_PREFIX}state");
     try_join_all(inherited.keys().filter(|key| **key != state).map(|key| image.metadata_remove(key))).await?;
     copied(size_bytes);
-    Ok(Some(RbdWriter::resume(image, store.order, size_bytes)))
+    Ok(RbdWriter::resume(image, store.order, size_bytes))
 }
 
 /// The size of the source, if this user may clone it. A source without bytes needs no copying.
@@ -72,20 +92,27 @@ async fn clonable(pool: &Pool, source: &RbdUrl) -> Result<Option<u64>, Error> {
     Ok((stat.size_bytes > 0 && stat.features & LAYERING != 0).then_some(stat.size_bytes))
 }
 
-async fn begin(store: &RbdStore, pool: &Pool, source: &RbdUrl, name: &str) -> Result<Option<Image>, Error> {
-    let from = pool.cluster().pool(&source.pool).await?;
-    let options = CloneOptions {
+/// The layout of what this store makes.
+pub(super) async fn options(store: &RbdStore, pool: &Pool) -> Result<CloneOptions, Error> {
+    Ok(CloneOptions {
         // The source's snapshot may lose its protection meanwhile: an image that is deleted takes its copies along.
         format: CloneFormat::V2,
         features: features(pool).await?,
         order: Some(store.order),
         data_pool: store.data_pool.clone(),
-    };
+    })
+}
+
+/// Sees to it that `name` is a marked clone of the source, new or left by an earlier run; `false`: this user may not
+/// make one.
+async fn begin(store: &RbdStore, pool: &Pool, source: &RbdUrl, name: &str) -> Result<bool, Error> {
+    let from = pool.cluster().pool(&source.pool).await?;
+    let options = options(store, pool).await?;
     loop {
         match from.clone_image(&source.image, &source.snapshot, pool, name, &options).await {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Exists => {}
-            Err(e) if matches!(e.kind(), Kind::Denied | Kind::Unsupported) => return Ok(None),
+            Err(e) if matches!(e.kind(), Kind::Denied | Kind::Unsupported) => return Ok(false),
             Err(e) => return Err(e),
         }
         let image = pool.open(name).await?;
@@ -93,11 +120,8 @@ async fn begin(store: &RbdStore, pool: &Pool, source: &RbdUrl, name: &str) -> Re
         let ours = parent.is_some_and(|parent| parent.pool == source.pool && parent.snapshot == source.snapshot);
         if ours || image.metadata_get(&source_key()).await? == Some(source.to_string()) {
             image.metadata_set(&source_key(), &source.to_string()).await?;
-            image.metadata_set(&format!("{DESCRIPTION_PREFIX}state"), "uploading").await?;
-            image.metadata_set(OBJECTS_AT_ONCE_KEY, OBJECTS_AT_ONCE).await?;
-            // Options that stand in the metadata count from the next opening on.
             image.close().await?;
-            return pool.open(name).await.map(Some);
+            return Ok(true);
         }
         // Something that was written, or complete and cleaned up but not sealed: begin anew.
         image.close().await?;

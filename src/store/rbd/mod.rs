@@ -8,11 +8,13 @@
 //! | what an import reads | RBD image `staging-<id>-<attempt>`, with a snapshot once it is whole |
 //! | an image being deleted | the pool's trash, under its old name |
 
+mod adopt;
 mod config;
 mod copy;
 mod delete;
 mod publish;
 mod read;
+mod source;
 mod start;
 mod write;
 
@@ -27,7 +29,8 @@ use tokio::sync::Mutex;
 
 pub use config::Config;
 
-use super::{Attempt, BlobReader, BlobWriter, Common, Copied, Error, Probe, Purpose, Store};
+use super::{Attempt, BlobReader, BlobWriter, CloneSource, Common, Copied, Error, Foreign, Probe, Purpose, Store};
+use crate::domain::id::ImageId;
 use crate::domain::location::{RbdUrl, SNAPSHOT};
 
 /// How the names of attempts begin.
@@ -116,8 +119,7 @@ impl Store for RbdStore {
 
     fn holds(&self, url: &RbdUrl) -> bool {
         // What is still being uploaded is nobody else's to name.
-        let attempt = [ATTEMPT_PREFIX, STAGING_PREFIX].iter().any(|prefix| url.image.starts_with(prefix));
-        url.pool == self.pool_name && self.fsid.get() == Some(&url.fsid) && !attempt
+        url.pool == self.pool_name && self.fsid.get() == Some(&url.fsid) && !is_unfinished(&url.image)
     }
 
     fn properties(&self) -> Map<String, Value> {
@@ -169,6 +171,25 @@ impl Store for RbdStore {
         }
         let copy = copy::copy(self, &pool, &source, &Self::attempt_name(attempt), copied).await;
         copy.map(|w| w.map(|w| Box::new(w) as Box<dyn BlobWriter>)).map_err(|e| self.note(pool.cluster(), e))
+    }
+
+    async fn survey_foreign(&self, pool: &str, image: &str, place: Option<ImageId>) -> Result<Foreign, Error> {
+        adopt::survey(self, &self.pool().await?, pool, image, place).await
+    }
+
+    async fn adopt_copy(
+        &self,
+        pool: &str,
+        image: &str,
+        attempt: Attempt,
+        copied: Copied<'_>,
+    ) -> Result<Box<dyn BlobWriter>, Error> {
+        let copy = adopt::copy(self, &self.pool().await?, pool, image, attempt, copied).await?;
+        Ok(Box::new(copy))
+    }
+
+    async fn adopt_in_place(&self, image: &str, id: ImageId) -> Result<String, Error> {
+        adopt::in_place(&self.pool().await?, image, id).await
     }
 
     async fn publish(&self, attempt: Attempt) -> Result<String, Error> {
@@ -227,11 +248,26 @@ impl Store for RbdStore {
         delete::purge(&pool, &location.image).await.map_err(|e| self.note(pool.cluster(), e))
     }
 
+    fn can_clone(&self) -> bool {
+        true
+    }
+
+    async fn clone_source(&self, url: &str) -> Result<Option<CloneSource>, Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        source::clone_source(&pool, &location).await.map(Some).map_err(|e| self.note(pool.cluster(), e))
+    }
+
     async fn describe(&self, url: &str, description: &BTreeMap<String, String>) -> Result<(), Error> {
         let pool = self.pool().await?;
         let location = self.locate(&pool, url)?;
         publish::describe(&pool, &location.image, description).await.map_err(|e| self.note(pool.cluster(), e))
     }
+}
+
+/// Whether an RBD image is called like an attempt.
+fn is_unfinished(name: &str) -> bool {
+    [ATTEMPT_PREFIX, STAGING_PREFIX].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// A failure of Ceph in the store's terms.
