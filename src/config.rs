@@ -581,6 +581,9 @@ fn store(name: &str, mut table: Table, problems: &mut Vec<String>) -> Option<sto
     let common = Common { name: name.to_owned(), ..read(common, &section, problems)? };
     let specific = match common.kind {
         Kind::Rbd => Specific::Rbd(read(table, &section, problems)?),
+        Kind::File => Specific::File(read(table, &section, problems)?),
+        Kind::S3 => Specific::S3(read(table, &section, problems)?),
+        Kind::Swift => Specific::Swift(read(table, &section, problems)?),
     };
     Some(store::Config { common, specific })
 }
@@ -798,6 +801,11 @@ mod tests {
         let common = fields::<store::Common>();
         assert_eq!(common, store::Common::OPTIONS.map(str::to_owned).into());
         assert_eq!(keys(&["stores", "ceph"]), &common | &fields::<store::rbd::Config>());
+        // What every store has is documented with the first.
+        let type_of = BTreeSet::from(["type".to_owned()]);
+        assert_eq!(keys(&["stores", "folder"]), &type_of | &fields::<store::object::FileConfig>());
+        assert_eq!(keys(&["stores", "bucket"]), &type_of | &fields::<store::object::S3Config>());
+        assert_eq!(keys(&["stores", "container"]), &type_of | &fields::<store::object::SwiftConfig>());
         assert_eq!(keys(&["images"]), fields::<Images>());
         assert_eq!(keys(&["import"]), fields::<super::Import>());
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());

@@ -141,7 +141,7 @@ qemu_packages() {
 }
 
 install_packages() {
-    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck python3-venv
+    local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck python3-venv radosgw
         qemu-utils xz-utils zstd bzip2)
     if wants_scripts; then packages+=(bsdutils); fi
     # shellcheck disable=SC2207 # words without blanks

@@ -89,6 +89,7 @@ impl From<store::Error> for Error {
         let text = error.to_string();
         match error {
             store::Error::InUse(by) | store::Error::Busy(by) => Self::Conflict(by),
+            store::Error::TooLarge(why) => Self::TooLarge(why),
             // Which pool is full is not the client's business.
             store::Error::NoSpace(_) => Self::TooLarge("There is not enough space left in the image store.".into()),
             store::Error::Unavailable(_) | store::Error::Denied(_) => Self::Unavailable(text),

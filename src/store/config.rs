@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::object::{self, ObjectStore};
 use super::{Store, rbd};
 
 /// Kind of a store, by Glance's name.
@@ -13,6 +14,12 @@ pub enum Kind {
     /// A pool of RBD images.
     #[default]
     Rbd,
+    /// A folder.
+    File,
+    /// A bucket of an S3 server.
+    S3,
+    /// A container of Swift.
+    Swift,
 }
 
 impl Kind {
@@ -21,6 +28,9 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rbd => "rbd",
+            Self::File => "file",
+            Self::S3 => "s3",
+            Self::Swift => "swift",
         }
     }
 }
@@ -62,6 +72,12 @@ pub struct Config {
 pub enum Specific {
     /// [`Kind::Rbd`].
     Rbd(rbd::Config),
+    /// [`Kind::File`].
+    File(object::FileConfig),
+    /// [`Kind::S3`].
+    S3(object::S3Config),
+    /// [`Kind::Swift`].
+    Swift(object::SwiftConfig),
 }
 
 impl Config {
@@ -70,6 +86,9 @@ impl Config {
     pub fn problems(&self) -> Vec<String> {
         match &self.specific {
             Specific::Rbd(config) => config.problems(&self.common.name),
+            Specific::File(config) => config.problems(&self.common.name),
+            Specific::S3(config) => config.problems(&self.common.name),
+            Specific::Swift(config) => config.problems(&self.common.name),
         }
     }
 
@@ -78,6 +97,9 @@ impl Config {
     pub fn build(&self) -> Arc<dyn Store> {
         match &self.specific {
             Specific::Rbd(config) => Arc::new(rbd::RbdStore::new(&self.common, config)),
+            Specific::File(config) => Arc::new(ObjectStore::file(&self.common, config)),
+            Specific::S3(config) => Arc::new(ObjectStore::s3(&self.common, config)),
+            Specific::Swift(config) => Arc::new(ObjectStore::swift(&self.common, config)),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod config;
 pub mod fan;
+pub mod object;
 pub mod rbd;
 
 use std::cmp::Reverse;
@@ -76,6 +77,9 @@ pub enum Error {
     /// The pool or its quota is full.
     #[error("the store is full: {0}")]
     NoSpace(String),
+    /// The blob is longer than the store takes; the text is for the client.
+    #[error("{0}")]
+    TooLarge(String),
     /// The store cannot be reached or does not answer in time.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),

@@ -10,6 +10,7 @@ mod browser;
 mod cache;
 mod clones;
 mod config;
+mod conformance;
 mod copies;
 mod crash;
 mod create;

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{FAR_POOL, Gateway, Options, Token, ceph, new_user, random_bytes, rbd, status_of};
+use crate::harness::{
+    FAR_POOL, Gateway, Objects, Options, SlowUpload, TAKEOVER_S, Token, ceph, eventually, new_user, random_bytes, rbd,
+    status_of,
+};
 
 fn two_stores() -> Options {
     Options::default().far_store().set("stores.far", "description", "far away").set("stores.far", "weight", -5).set(
@@ -195,4 +198,114 @@ fn a_copy_leaves_one_store_and_stays_in_the_other() {
     admin.delete(&format!("/v2/stores/far/{id}")).expect(403);
     admin.delete(&format!("/v2/stores/tape/{id}")).expect(409);
     demo.delete(&format!("/v2/images/{id}")).expect(204);
+}
+
+/// A store in a folder, one in a bucket and one in a container.
+fn object_stores(objects: &Objects, folder: &std::path::Path) -> Options {
+    let folder = format!("type = \"file\"\ndata_dir = \"{}\"\n", folder.display());
+    Options::quick().sections(&format!(
+        "[stores.folder]\n{folder}[stores.bucket]\n{}[stores.container]\n{}",
+        objects.s3(),
+        objects.swift()
+    ))
+}
+
+fn files(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn images_live_in_folders_and_buckets_and_leave_nothing_behind() {
+    let Some(objects) = Objects::start() else { return };
+    let folder = std::env::temp_dir().join(format!("rockpool-folder-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&folder).unwrap();
+    let options = object_stores(&objects, &folder);
+    let gateway = Gateway::start(options.clone());
+    let demo = gateway.client(Token::Demo);
+    let bytes = random_bytes(21, 12_000_001);
+    for (store, kind) in [("folder", "file"), ("bucket", "s3"), ("container", "swift")] {
+        let id = demo.create(store);
+        demo.upload_with(&id, &[("x-image-meta-store", store)], bytes.as_slice()).expect(204);
+        let image = demo.show(&id);
+        assert_eq!((&image["stores"], &image["size"]), (&json!(store), &json!(bytes.len())));
+        let url = image["direct_url"].as_str().unwrap();
+        assert!(url.starts_with(&format!("{kind}://{store}/{id}.")) && !url.contains(objects.secret()), "{url}");
+        let file = format!("/v2/images/{id}/file");
+        assert!(demo.get(&file).expect(200).body == bytes);
+        for (range, start, end) in [
+            ("bytes=5-9", 5, 10),
+            ("bytes=-1", 12_000_000, 12_000_001),
+            ("bytes=5242879-5242880", 5_242_879, 5_242_881),
+        ] {
+            assert!(demo.get_with(&file, &[("range", range)]).expect(206).body == bytes[start..end], "{store} {range}");
+        }
+        // The description follows.
+        demo.patch(&format!("/v2/images/{id}"), &json!([{"op": "replace", "path": "/name", "value": "renamed"}]))
+            .expect(200);
+        if store == "folder" {
+            let name = files(&folder).into_iter().find(|name| name.ends_with(".json")).unwrap();
+            eventually("the description follows", 10, || {
+                std::fs::read_to_string(folder.join(&name)).unwrap().contains("renamed")
+            });
+        }
+        gateway.client(Token::Alt).get(&file).expect(404);
+        demo.delete(&format!("/v2/images/{id}")).expect(204);
+        eventually("nothing is left", 10, || objects.list().is_empty() && files(&folder) == [".uploading"]);
+    }
+    // A gateway that dies in the middle, behind a part that is there already.
+    for store in ["bucket", "container", "folder"] {
+        let victim = gateway.sibling_with(options.clone().set("images", "default_store", store));
+        let id = demo.create("dies");
+        let mut upload = SlowUpload::begin(&victim, &id, Some(bytes.len()));
+        assert!(upload.send(&bytes[..bytes.len() - 1]));
+        eventually("a part is there", 10, || {
+            !objects.list().is_empty() || !files(&folder.join(".uploading")).is_empty()
+        });
+        victim.signal("KILL");
+        eventually("the record is taken over", TAKEOVER_S + 5, || status_of(&demo, &id) == "queued");
+        eventually("nothing is left", 20, || objects.list().is_empty() && files(&folder.join(".uploading")).is_empty());
+        demo.upload_with(&id, &[("x-image-meta-store", store)], bytes.as_slice()).expect(204);
+        assert!(demo.get(&format!("/v2/images/{id}/file")).expect(200).body == bytes);
+        demo.delete(&format!("/v2/images/{id}")).expect(204);
+    }
+    eventually("nothing is left", 10, || objects.list().is_empty() && files(&folder) == [".uploading"]);
+    // What operators see, and what nobody does.
+    let detail = gateway.client(Token::Admin).get("/v2/info/stores/detail").expect(200);
+    let stores = detail.json();
+    let of =
+        |name: &str| stores["stores"].as_array().unwrap().iter().find(|store| store["id"] == name).unwrap().clone();
+    assert_eq!(
+        of("folder")["properties"],
+        json!({"data_dir": folder, "chunk_size": 4_194_304, "thin_provisioning": false})
+    );
+    assert_eq!(
+        of("container")["properties"],
+        json!({"container": objects.bucket, "large_object_size": 5, "large_object_chunk_size": 5})
+    );
+    assert_eq!(of("bucket")["type"], "s3");
+    for text in [detail.text(), gateway.log(), gateway.anonymous().get("/readyz?verbose").text()] {
+        assert!(!text.contains(objects.secret()), "{text}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_folder_that_is_not_mounted_and_a_server_that_is_down_are_named() {
+    let gateway = Gateway::start(Options::default().sections(
+        "[stores.folder]\ntype = \"file\"\ndata_dir = \"/nonexistent/images\"\n[stores.bucket]\ntype = \"s3\"\nendpoint = \"http://127.0.0.1:1\"\nbucket = \"images\"\naccess_key_id = \"a\"\nsecret_access_key = \"canary\"\nconnect_timeout_s = 1\n",
+    ));
+    let log = gateway.log();
+    for words in ["there is no folder /nonexistent/images", "store bucket", "check the endpoint"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    let demo = gateway.client(Token::Demo);
+    for store in ["folder", "bucket"] {
+        let id = demo.create(store);
+        let refused = demo.upload_with(&id, &[("x-image-meta-store", store)], &b"x"[..]).expect(503);
+        assert!(!refused.text().contains("127.0.0.1") && !refused.text().contains("nonexistent"), "{}", refused.text());
+        assert_eq!(status_of(&demo, &id), "queued");
+    }
+    assert!(!std::path::Path::new("/nonexistent").exists());
+    assert!(!gateway.log().contains("canary"));
 }
