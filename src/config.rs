@@ -578,12 +578,14 @@ fn stores(document: &mut Table, problems: &mut Vec<String>) -> BTreeMap<String, 
 fn store(name: &str, mut table: Table, problems: &mut Vec<String>) -> Option<store::Config> {
     let section = format!("stores.{name}");
     let common = Common::OPTIONS.into_iter().filter_map(|key| table.remove_entry(key)).collect();
-    let common = Common { name: name.to_owned(), ..read(common, &section, problems)? };
+    let mut common = Common { name: name.to_owned(), ..read(common, &section, problems)? };
+    common.read_only |= common.kind == Kind::Http;
     let specific = match common.kind {
         Kind::Rbd => Specific::Rbd(read(table, &section, problems)?),
         Kind::File => Specific::File(read(table, &section, problems)?),
         Kind::S3 => Specific::S3(read(table, &section, problems)?),
         Kind::Swift => Specific::Swift(read(table, &section, problems)?),
+        Kind::Http => Specific::Http(read(table, &section, problems)?),
     };
     Some(store::Config { common, specific })
 }
@@ -637,7 +639,7 @@ fn choose_default_store(
     if let Some(name) = chosen
         && stores.get(name).is_some_and(|store| store.common.read_only)
     {
-        problems.push(format!("the default store takes uploads: stores.{name}.read_only cannot be true"));
+        problems.push(format!("the default store takes uploads: stores.{name} cannot be read_only, or of type http"));
     }
     chosen.cloned()
 }

@@ -6,7 +6,8 @@
 //! domain   <- nothing
 //! format   <- domain
 //! secret, tls <- nothing
-//! catalog, store, identity, fetch <- domain, secret, tls
+//! catalog, identity, fetch <- domain, secret, tls
+//! store    <- domain, secret, tls, fetch
 //! service  <- domain, format, catalog, store, identity, fetch
 //! worker   <- service
 //! api      <- domain, identity, service

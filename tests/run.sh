@@ -142,7 +142,7 @@ qemu_packages() {
 
 install_packages() {
     local packages=(gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq procps openssl shellcheck python3-venv radosgw
-        qemu-utils xz-utils zstd bzip2)
+        nginx-light qemu-utils xz-utils zstd bzip2)
     if wants_scripts; then packages+=(bsdutils); fi
     # shellcheck disable=SC2207 # words without blanks
     if wants boot; then packages+=($(qemu_packages) syslinux syslinux-common mtools cpio); fi

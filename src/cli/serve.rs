@@ -136,10 +136,10 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     }
     // 2. The stores: reachable, and with the rights that uploads need. One that is not does not keep the others from
     //    being served.
-    let stores: Vec<Arc<dyn Store>> = config.stores.values().map(store::Config::build).collect();
+    let stores: Vec<Arc<dyn Store>> = config.stores.values().map(|store| store.build(&config.fetch)).collect();
     let checked = join_all(stores.iter().map(|store| store.check())).await;
     let problems: Vec<String> = checked.into_iter().filter_map(Result::err).collect();
-    if problems.len() == stores.len() {
+    if problems.len() == stores.iter().filter(|store| store.common().kind != store::Kind::Http).count() {
         return Err(problems.join("; "));
     }
     problems.iter().for_each(|problem| tracing::error!("{problem}; the other stores are served"));

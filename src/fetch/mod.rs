@@ -13,6 +13,7 @@ mod body;
 mod config;
 mod connect;
 mod exchange;
+mod in_place;
 mod proxy;
 mod region;
 mod rules;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use body::Body;
 pub use config::Config;
+pub use in_place::InPlace;
 pub use region::Remote;
 pub use rules::Rules;
 pub use target::{Host, Scheme, Target, URL_BYTES_MAX};

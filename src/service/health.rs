@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use super::Services;
 use crate::identity::Identity;
+use crate::store::Kind;
 
 /// Longest wait for one dependency; a load balancer asks every few seconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -49,7 +50,9 @@ impl Services {
             let latency = self.catalog.ping().await.map_err(|e| e.to_string())?;
             Ok((latency, None))
         });
-        let stores = join_all(self.stores.iter().map(|store| {
+        // Other people's servers are no part of this service.
+        let own = self.stores.iter().filter(|store| store.common().kind != Kind::Http);
+        let stores = join_all(own.map(|store| {
             check(format!("store/{}", store.name()), false, async {
                 let probe = store.probe().await.map_err(|e| e.to_string())?;
                 Ok((probe.latency, probe.used_bytes.zip(probe.available_bytes)))

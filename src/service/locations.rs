@@ -22,7 +22,7 @@ use crate::domain::status::{BEGIN_VERIFY, LOCATE, Status};
 use crate::domain::task::{TaskKind, TaskStatus};
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
-use crate::store;
+use crate::store::{self, Store};
 
 /// The role of services that act for users, such as Nova.
 const SERVICE_ROLE: &str = "service";
@@ -37,9 +37,11 @@ impl Services {
         // 1. May the caller say where the data is, and is the image waiting for it?
         note_missing_service(caller);
         let image = self.permitted_to_service(Action::AddImageLocation, caller, id).await?;
-        if !is_service(caller) {
+        // As the reference has it: whatever else the caller may.
+        let anybodys = is_http(&body.url) && self.stores.http().is_some();
+        if !is_service(caller) && !anybodys {
             return Err(Error::Forbidden(
-                "Locations are registered by services (role service); an http store, whose locations a user may register, is not configured.".into(),
+                "Locations are registered by services (role service); a user may register data of http and https, where a store of that type is configured.".into(),
             ));
         }
         check_queued(&image)?;
@@ -163,7 +165,10 @@ impl Services {
     /// [`Error::Forbidden`] for the data of an image that the caller may not have.
     pub(super) async fn find_data(&self, caller: &Caller, image: &Image, url: &str) -> Result<Found, Error> {
         let invalid = |why: &str| Error::Invalid(format!("Invalid location: {why}."));
-        // 1. Where is it? Nothing but our own pools is ever looked at.
+        // 1. Where is it? Nothing is ever looked at but our own pools, and what the rules for fetching allow.
+        if let Some(store) = self.stores.http().filter(|_| is_http(url)) {
+            return self.find_remote(store.as_ref(), url).await;
+        }
         let parsed = RbdUrl::parse(url)?;
         let store = self.stores.holding(&parsed).ok_or_else(|| {
             invalid("no store of this service holds that url: its cluster or pool is not configured here")
@@ -186,6 +191,25 @@ impl Services {
         let location =
             Location { store: store.name().to_owned(), url: url.to_owned(), metadata: Map::new(), owned: own };
         Ok(Found { location, size_bytes: reader.size_bytes() })
+    }
+
+    /// Looks at data on somebody else's server, which is never ours to remove.
+    async fn find_remote(&self, store: &dyn Store, url: &str) -> Result<Found, Error> {
+        let size_bytes = match store.open(url).await {
+            Err(store::Error::NotFound(why) | store::Error::Unavailable(why)) => {
+                return Err(Error::Invalid(format!("Invalid location: {why}")));
+            }
+            other => other?.size_bytes(),
+        };
+        if size_bytes > self.settings.image_size_cap_bytes {
+            return Err(Error::TooLarge(format!(
+                "The image exceeds the maximum of {} bytes (image_size_cap).",
+                self.settings.image_size_cap_bytes
+            )));
+        }
+        let location =
+            Location { store: store.name().to_owned(), url: url.to_owned(), metadata: Map::new(), owned: false };
+        Ok(Found { location, size_bytes })
     }
 
     /// Refuses the data of images that the caller may not download.
@@ -219,6 +243,10 @@ impl Services {
     pub(super) fn hashes_anything(&self) -> bool {
         self.settings.checksum || self.settings.hashing_algorithm.is_some()
     }
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 /// Whether a service asks, for itself or for a user.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::http::{HttpConfig, HttpStore};
 use super::object::{self, ObjectStore};
 use super::{Store, rbd};
+use crate::fetch::Fetcher;
 
 /// Kind of a store, by Glance's name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -20,6 +22,8 @@ pub enum Kind {
     S3,
     /// A container of Swift.
     Swift,
+    /// Whatever servers of http and https have; only read.
+    Http,
 }
 
 impl Kind {
@@ -31,6 +35,7 @@ impl Kind {
             Self::File => "file",
             Self::S3 => "s3",
             Self::Swift => "swift",
+            Self::Http => "http",
         }
     }
 }
@@ -78,6 +83,8 @@ pub enum Specific {
     S3(object::S3Config),
     /// [`Kind::Swift`].
     Swift(object::SwiftConfig),
+    /// [`Kind::Http`].
+    Http(HttpConfig),
 }
 
 impl Config {
@@ -89,17 +96,19 @@ impl Config {
             Specific::File(config) => config.problems(&self.common.name),
             Specific::S3(config) => config.problems(&self.common.name),
             Specific::Swift(config) => config.problems(&self.common.name),
+            Specific::Http(HttpConfig {}) => Vec::new(),
         }
     }
 
-    /// Prepares the store; connects nowhere yet.
+    /// Prepares the store; connects nowhere yet. What comes from other people's servers comes by `fetcher`.
     #[must_use]
-    pub fn build(&self) -> Arc<dyn Store> {
+    pub fn build(&self, fetcher: &Arc<Fetcher>) -> Arc<dyn Store> {
         match &self.specific {
             Specific::Rbd(config) => Arc::new(rbd::RbdStore::new(&self.common, config)),
             Specific::File(config) => Arc::new(ObjectStore::file(&self.common, config)),
             Specific::S3(config) => Arc::new(ObjectStore::s3(&self.common, config)),
             Specific::Swift(config) => Arc::new(ObjectStore::swift(&self.common, config)),
+            Specific::Http(HttpConfig {}) => Arc::new(HttpStore::new(&self.common, fetcher)),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod config;
 pub mod fan;
+pub mod http;
 pub mod object;
 pub mod rbd;
 
@@ -228,10 +229,10 @@ pub trait Store: Send + Sync {
     }
 
     /// Gives a sealed attempt the name of its image and returns its URL. May be repeated, by any
-    /// gateway.
+    /// gateway. Callers see to it that the attempt is sealed: not every store looks.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the attempt was never sealed or is gone.
+    /// [`Error::NotFound`] when the attempt is gone.
     async fn publish(&self, attempt: Attempt) -> Result<String, Error>;
 
     /// Removes whatever `attempt` left, sealed or not, published or not. May be repeated.
@@ -455,6 +456,12 @@ impl Stores {
     pub fn staging(&self) -> Option<&Arc<dyn Store>> {
         let fit = |store: &&Arc<dyn Store>| store.common().kind == Kind::Rbd && !store.is_read_only();
         self.stores.get(&self.default).filter(fit).or_else(|| self.stores.values().find(fit))
+    }
+
+    /// The store that data of others on http servers counts as.
+    #[must_use]
+    pub fn http(&self) -> Option<&Arc<dyn Store>> {
+        self.stores.values().find(|store| store.common().kind == Kind::Http)
     }
 
     /// Name of the store that takes uploads which name none.

@@ -11,7 +11,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("secret", &[]),
     ("tls", &[]),
     ("catalog", &["domain", "tls"]),
-    ("store", &["domain", "secret", "tls"]),
+    ("store", &["domain", "secret", "tls", "fetch"]),
     ("identity", &["domain", "secret", "tls"]),
     ("fetch", &["domain", "secret", "tls"]),
     ("service", &["domain", "format", "catalog", "store", "identity", "fetch"]),

@@ -56,3 +56,4 @@ mod tags;
 mod tasks;
 mod upload;
 mod versions;
+mod web;

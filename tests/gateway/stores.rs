@@ -254,6 +254,7 @@ fn images_live_in_folders_and_buckets_and_leave_nothing_behind() {
         eventually("nothing is left", 10, || objects.list().is_empty() && files(&folder) == [".uploading"]);
     }
     // A gateway that dies in the middle, behind a part that is there already.
+    let bytes = random_bytes(22, 20_000_001);
     for store in ["bucket", "container", "folder"] {
         let victim = gateway.sibling_with(options.clone().set("images", "default_store", store));
         let id = demo.create("dies");

@@ -11,6 +11,7 @@ mod servers;
 mod site;
 mod slow;
 mod state;
+mod web;
 mod wire;
 
 pub(crate) use certificates::make_certificates;
@@ -26,6 +27,7 @@ pub(crate) use slow::{SlowDownload, SlowUpload};
 pub(crate) use state::{
     Foreign, Session, assert_active, assert_consistent, await_clean, hash, left_in_pool, status_of,
 };
+pub(crate) use web::Web;
 pub(crate) use wire::Wire;
 
 /// Bytes that do not compress and are the same every time: a xorshift stream from `seed`.
