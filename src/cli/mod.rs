@@ -2,6 +2,7 @@
 
 mod adopt;
 mod db;
+mod inspect;
 mod metadefs;
 mod policy;
 mod readiness;
@@ -9,6 +10,7 @@ mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use std::sync::Arc;
 
@@ -35,6 +37,8 @@ struct Arguments {
 enum Command {
     /// Run the gateway.
     Serve(File),
+    /// Say what a disk image is, and whether an upload of it would be accepted: exit code 0 if so, 3 if not.
+    Inspect(inspect::Arguments),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -91,6 +95,10 @@ struct File {
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(file) => with_config(&file, |config| serve::serve(config)),
+        Command::Inspect(arguments) => match arguments.config.clone() {
+            Some(config) => with_config(&File { config }, |config| inspect::run(config.inspection, &arguments)),
+            None => inspect::run(Arc::default(), &arguments),
+        },
         Command::Policy(command) => policy::run(command),
         Command::Config(ConfigCommand::Check(file)) => with_config(&file, |_| {
             println!("{} is valid", file.config.display());

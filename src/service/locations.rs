@@ -162,7 +162,8 @@ impl Services {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a URL that is malformed, outside of our stores, or leads to nothing;
-    /// [`Error::Forbidden`] for the data of an image that the caller may not have.
+    /// [`Error::Forbidden`] for the data of an image that the caller may not have; [`Error::Unsupported`] for data that is
+    /// not what the image says, or is dangerous.
     pub(super) async fn find_data(&self, caller: &Caller, image: &Image, url: &str) -> Result<Found, Error> {
         let invalid = |why: &str| Error::Invalid(format!("Invalid location: {why}."));
         // 1. Where is it? Nothing is ever looked at but our own pools, and what the rules for fetching allow.
@@ -187,6 +188,11 @@ impl Services {
         };
         if reader.size_bytes() == 0 {
             return Err(invalid("it holds no bytes"));
+        }
+        // 4. Is it what the image says it is?
+        let facts = self.inspect(reader.as_ref(), &image.attributes).await?;
+        if let Some(warning) = &facts.warning {
+            tracing::warn!(image = %image.id, warning, "an image is not what it is called");
         }
         let location =
             Location { store: store.name().to_owned(), url: url.to_owned(), metadata: Map::new(), owned: own };

@@ -11,6 +11,7 @@ mod error;
 mod health;
 mod import;
 mod ingest;
+mod inspection;
 mod lease;
 mod list;
 mod locate;

@@ -1,8 +1,10 @@
 //! What bytes are decides, not what they are called: refused before anything is kept, under any name.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Gateway, Options, Token, eventually, left_in_pool, random_bytes};
+use crate::harness::{Client, Foreign, Gateway, Options, Token, eventually, left_in_pool, random_bytes};
 
 const MIB: usize = 1 << 20;
 
@@ -178,4 +180,68 @@ fn what_is_wrapped_is_not_held_against_its_name() {
         let answer = demo.upload(&create(&demo, "qcow2", container), &qcow2_with_backing_file()).expect(415);
         assert!(answer.text().contains("backing file"));
     }
+}
+
+#[test]
+fn what_a_service_registers_is_looked_at_before_it_is_an_image() {
+    let gateway = Gateway::start(Options::default());
+    let demo = gateway.client(Token::Demo);
+    let mut far = random_bytes(6, 9 * MIB);
+    far[..4].copy_from_slice(b"QFI\xfb");
+    for (bytes, status, why) in [
+        (qcow2_with_backing_file(), 415, "backing file"),
+        (qcow2(), 415, "disk_format is raw, but the data is qcow2"),
+        (far, 415, "qcow2"),
+        (random_bytes(6, 9 * MIB), 202, ""),
+    ] {
+        let id = create(&demo, "raw", "bare");
+        let foreign = Foreign::new(&id, &bytes);
+        let body = json!({"url": foreign.url});
+        let answer =
+            demo.post_for_user(&format!("/v2/images/{id}/locations"), &body, Token::Service.text()).expect(status);
+        assert!(answer.text().contains(why), "{}", answer.text());
+        let rows = |table: &str| gateway.sql(&format!("SELECT count(*) FROM {table} WHERE image_id = '{id}'"));
+        if status == 202 {
+            eventually("the image is active", 20, || demo.show(&id)["status"] == "active");
+        } else {
+            assert_eq!((&demo.show(&id)["status"], rows("image_locations")), (&json!("queued"), "0".into()));
+            assert_eq!(rows("jobs"), "0");
+        }
+        // Nothing of somebody else's is touched.
+        assert!(foreign.is_whole());
+    }
+}
+
+#[test]
+fn the_command_says_what_an_upload_would() {
+    let folder = std::env::temp_dir().join(format!("rockpool-inspect-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let inspect = |bytes: &[u8], arguments: &[&str]| {
+        let path = folder.join("file");
+        std::fs::write(&path, bytes).unwrap();
+        let run =
+            Command::new(env!("CARGO_BIN_EXE_rockpool")).arg("inspect").args(arguments).arg(&path).output().unwrap();
+        (run.status.code().unwrap(), String::from_utf8(run.stdout).unwrap())
+    };
+    let (code, text) = inspect(&qcow2(), &[]);
+    assert_eq!(code, 0);
+    for line in ["format        qcow2\n", "virtual size  1073741824\n", "verdict       accepted\n"] {
+        assert!(text.contains(line), "{text}");
+    }
+    let (code, text) = inspect(&qcow2_with_backing_file(), &["--json"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["accepted"], &report["format"]), (3, &json!(false), &json!("qcow2")));
+    assert_eq!(report["faults"][0]["check"], "backing_file");
+    assert!(report["reason"].as_str().unwrap().contains("backing file"));
+    let (code, text) = inspect(&qcow2(), &["--disk-format", "raw"]);
+    assert!(code == 3 && text.contains("disk_format is raw, but the data is qcow2"), "{text}");
+    assert_eq!(inspect(&random_bytes(8, 100), &["--disk-format", "raw"]).0, 0);
+    // A boot sector without a partition is no disk.
+    let mut sector = vec![0; 512];
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    assert_eq!(inspect(&sector, &[]).0, 3);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let missing = Command::new(env!("CARGO_BIN_EXE_rockpool")).args(["inspect", "/nowhere"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("/nowhere cannot be read"));
 }

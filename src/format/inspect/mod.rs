@@ -174,6 +174,13 @@ impl Inspection {
         Self { expected, head: Window::new(0, HEAD_BYTES), tail: Tail::default(), vhdx: None, offset: 0 }
     }
 
+    /// Goes on for an image with this `disk_format`.
+    #[must_use]
+    pub fn named(mut self, disk_format: &str) -> Self {
+        self.expected.disk_format = Some(disk_format.to_owned());
+        self
+    }
+
     /// Takes the next bytes. Cheap: all but a few of them are not even looked at.
     pub fn feed(&mut self, bytes: &[u8]) {
         if !self.head.is_full() {

@@ -70,6 +70,9 @@ fn descriptor(header: &[u8], seen: &Seen<'_>, rules: &Rules) -> Option<Fault> {
         return fault("its descriptor is not in its second sector".into());
     }
     let length = usize::try_from(le64(header, 36)?.saturating_mul(SECTOR_BYTES)).unwrap_or(usize::MAX);
+    if seen.ends_before((DESCRIPTOR as u64).saturating_add(length as u64)) {
+        return fault("it is cut off: its descriptor lies beyond its end".into());
+    }
     let region = &seen.head[DESCRIPTOR..DESCRIPTOR.saturating_add(length).min(seen.head.len())];
     let text = region.iter().position(|byte| *byte == 0).map_or(region, |end| &region[..end]);
     if text.len() == region.len() && region.len() < length {
