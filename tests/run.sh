@@ -6,6 +6,7 @@
 #   unit           formatting, lints, shellcheck, and every Rust test of the workspace
 #   clients        python-openstackclient, python-glanceclient and openstacksdk against a real gateway,
 #                  Schemathesis, and verdicts of rockpool policy against those of oslo.policy
+#   formats        what rockpool inspect says of a generated corpus, against qemu-img and oslo.utils
 #   tempest        Tempest's tests of the Image API, with the defaults and with loose settings
 #   differential   what Glance answered to hundreds of requests, where ../shared has it
 #   boot           a machine boots from the clone of an uploaded image
@@ -39,9 +40,9 @@ readonly CLUSTER_SH=$REPO/ceph/cluster.sh
 readonly KEYSTONE_SH=$REPO/tests/keystone/keystone.sh
 # Those that are scripts in a folder of the same name.
 readonly SCRIPT_PARTS=(clients tempest differential boot)
-readonly ALL_PARTS=(unit "${SCRIPT_PARTS[@]}")
+readonly ALL_PARTS=(unit formats "${SCRIPT_PARTS[@]}")
 readonly CLIENTS=(python-openstackclient==10.5.0 python-glanceclient==4.13.0 openstacksdk==4.22.0 tempest==47.0.0
-    schemathesis==4.32.5 oslo.policy==6.0.1)
+    schemathesis==4.32.5 oslo.policy==6.0.1 oslo.utils==10.2.0)
 # A test that hangs must not hold the machine for ever.
 readonly PART_LIMIT=30m
 
@@ -280,7 +281,7 @@ run_unit() {
     check "cargo fmt" cargo fmt --all --check -- --color never || true
     check "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings || true
     # It takes functions that only a trap calls for unreachable (SC2317).
-    check "shellcheck" shellcheck -x -e SC2317 ceph/*.sh tests/*.sh tests/*/*.sh deploy/*.sh .ci/run || true
+    check "shellcheck" shellcheck -x -e SC2317 ceph/*.sh tests/*.sh tests/*/*.sh deploy/*.sh fuzz/*.sh .ci/run || true
 }
 
 run_scripts() { # FOLDER
@@ -313,6 +314,7 @@ main() {
         prepare "Keystone" start_keystone
         if wants unit; then rust_tests; fi
         if wants clients; then script_test "$REPO/tests/policy/oslo.sh"; fi
+        if wants formats; then script_test "$REPO/tests/formats/formats.sh"; fi
         for part in "${SCRIPT_PARTS[@]}"; do
             if wants "$part"; then run_scripts "$part"; fi
         done

@@ -6,7 +6,8 @@
 # start_gateway keystone: URL, which the catalogue of the test Keystone now has for the image service. A
 # client finds the clouds of tests/keystone/people.py in OS_CLIENT_CONFIG_FILE.
 #
-# A script may set before that: STORE, the name of the store, and IMAGES, lines for the section [images].
+# A script may set before that: STORE, the name of the store, IMAGES and INSPECTION, lines for the sections [images]
+# and [inspection].
 # WORK is a folder that goes with the script.
 set -euo pipefail
 
@@ -121,6 +122,9 @@ pool = "images"
 
 [images]
 ${IMAGES:-}
+
+[inspection]
+${INSPECTION:-}
 
 TOML
     "identity_$2"
