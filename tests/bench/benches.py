@@ -31,6 +31,8 @@ DOWNLOAD_RATIO = at_least(1.1)
 # "None starved", in figures: the slowest of them takes at most twice as long as the fastest.
 SLOWEST_TO_FASTEST = at_most(2)
 RANGE_MS = at_most(30)
+# The source of an import is in Ceph, that of qemu-img on disk.
+CONVERT_RATIOS = {"plain": at_least(0.5), "deflate": at_least(1.5), "zstd": at_least(1.5)}
 GROWTH = at_most(1.05)
 IDLE_MIB = at_most(40)
 TRANSFER_MIB = at_most(64)
@@ -227,6 +229,58 @@ def sparse(run):
     add("sparse", case, "CPU s/GiB", [each / file.size * GIB for each in cpu])
 
 
+def convert(run):
+    """Staged qcow2 becomes raw by an import, beside one `qemu-img convert` of the same file to the same pool."""
+    disk, limit, choices = run.wordy, "qemu-img", [DEFAULT, NO_HASHES]
+    images = {
+        "plain": files.qcow2(disk, "plain"),
+        "deflate": files.qcow2(disk, "deflate", "-c"),
+        "zstd": files.qcow2(disk, "zstd", "-c", "-o", "compression_type=zstd"),
+    }
+    with ExitStack() as stack:
+        gateways = {hashes: stack.enter_context(run.gateway(hashes=hashes)) for hashes in choices}
+        for case, file in images.items():
+            seconds, staged, cpu = ({side: [] for side in [limit, *choices]} for _ in range(3))
+            file.warm()
+            for number in range(run.rounds):
+                for side in in_turn([limit, *choices], number):
+                    run.settle(run.cluster)
+                    if side == limit:
+                        seconds[side].append(run.cluster.qemu_convert(file, disk.size))
+                        run.cluster.rbd_remove()
+                        continue
+                    gateway = gateways[side]
+                    image = gateway.create("qcow2")
+                    staged[side].append(gateway.stage(image, file))
+                    with measured(gateway, cpu[side]):
+                        seconds[side].append(gateway.import_staged(image))
+                    check_converted(run, gateway, image, number)
+                    gateway.delete(image)
+                say_round(f"convert {case}", number, seconds)
+            run.settle(run.cluster)
+            add = run.report.add
+            add("convert", f"{case}, {limit}", "s", seconds[limit])
+            for side in choices:
+                ratio = ratios(seconds[limit], seconds[side])
+                add("convert", f"{case}, {side}", "ratio to qemu-img", ratio, CONVERT_RATIOS[case])
+                add("convert", f"{case}, {side}", "s", seconds[side])
+                add("convert", f"{case}, {side}", "s to stage", staged[side])
+                per_gib = [each / disk.data_bytes * GIB for each in cpu[side]]
+                add("convert", f"{case}, {side}", "CPU s/GiB of data", per_gib)
+
+
+def check_converted(run, service, image, number):
+    """Is it the disk that was in the file? Where no digest says so, the first image is read back."""
+    record = service.show(image)
+    if (record["disk_format"], record["size"]) != ("raw", run.wordy.size):
+        raise Failed(f"{service.url}: the image was not converted: {record}")
+    algorithm, value = record["os_hash_algo"], record["os_hash_value"]
+    if not value and number == 0:
+        algorithm, value = "sha256", run.cluster.digest(image, "sha256")
+    if value and value != run.wordy.digest(algorithm):
+        raise Failed(f"{service.url}: the converted image is not the disk that was in the file")
+
+
 def memory(run):
     """Resident memory: idle, at the peak of transfers, and some seconds after them. A new gateway for each
     case, because what an earlier transfer left would hide what the next one takes."""
@@ -277,5 +331,6 @@ ALL = {
     "download": download,
     "range": range_reads,
     "sparse": sparse,
+    "convert": convert,
     "memory": memory,
 }

@@ -32,6 +32,12 @@ class Cluster:
         """Imports a file with one `rbd import`, as an image like the gateway's; returns the seconds."""
         return self._timed("import", "--object-size", "8M", str(file.path), f"{POOL}/{name}")
 
+    def qemu_convert(self, file, size, name=LIMIT_IMAGE):
+        """Converts a qcow2 file with one `qemu-img` to an image like the gateway's; returns the seconds of `qemu-img`."""
+        self._timed("create", "--object-size", "8M", "--size", f"{size}B", f"{POOL}/{name}")
+        target = f"rbd:{POOL}/{name}:id=admin:conf={self.conf}"
+        return run_timed(["qemu-img", "convert", "-n", "-m", "8", "-W", "-f", "qcow2", "-O", "raw", file.path, target])
+
     def rbd_export(self, image):
         """Exports an image to /dev/null with one `rbd export -`; returns the seconds."""
         return self._timed("export", f"{POOL}/{image}", "-")
@@ -84,13 +90,7 @@ class Cluster:
         return next(pool["stats"]["stored"] for pool in df["pools"] if pool["name"] == POOL)
 
     def _timed(self, verb, *arguments):
-        command = self._rbd(verb, "--no-progress", *arguments)
-        start = time.monotonic()
-        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        seconds = time.monotonic() - start
-        if done.returncode != 0:
-            raise Failed(f"rbd {verb}: {done.stderr.strip()}")
-        return seconds
+        return run_timed(self._rbd(verb, "--no-progress", *arguments))
 
     def _json(self, *arguments):
         done = subprocess.run(self._rbd(*arguments, "--format", "json"), check=True, capture_output=True, text=True)
@@ -98,3 +98,13 @@ class Cluster:
 
     def _rbd(self, *arguments):
         return ["rbd", "-c", str(self.conf), "--id", "admin", *arguments]
+
+
+def run_timed(command):
+    """Runs a command, which has to succeed; returns the seconds."""
+    start = time.monotonic()
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    seconds = time.monotonic() - start
+    if done.returncode != 0:
+        raise Failed(f"{command[0]} {command[1]}: {done.stderr.strip()}")
+    return seconds

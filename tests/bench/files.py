@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ MIB = 2**20
 SEED = 9292
 SPARSE_FACTOR = 10
 SPARSE_DATA_SHARE = 0.05
+WORDY_FACTOR = 4
 
 
 @dataclass
@@ -57,6 +59,29 @@ def centred(folder, size_mib):
     total, data = size_mib * SPARSE_FACTOR, size_mib // 4
     start = (total - data) // 2
     return _make(folder / "centred.raw", total, range(start, start + data))
+
+
+def wordy(folder, size_mib):
+    """Words in random order, which compress like files of a system do; three quarters of the disk are holes."""
+    chance = random.Random(f"{SEED} words")
+    words = [bytes(chance.choices(range(32, 96), k=chance.randint(2, 9))) for _ in range(2000)]
+    text = b" ".join(chance.choices(words, k=4_000_000))
+    path, total = folder / "wordy.raw", size_mib * WORDY_FACTOR
+    with path.open("wb") as file:
+        file.truncate(total * MIB)
+        # In stretches of 16 MiB, as file systems grow.
+        for place in (place for place in range(total) if place // 16 % WORDY_FACTOR == 0):
+            start = chance.randrange(len(text) - MIB)
+            file.seek(place * MIB)
+            file.write(text[start : start + MIB])
+    return TestFile(path, total * MIB, size_mib * MIB)
+
+
+def qcow2(disk, name, *options):
+    """The same disk in a qcow2 file."""
+    path = disk.path.with_name(f"{name}.qcow2")
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, disk.path, path], check=True)
+    return TestFile(path, path.stat().st_size, disk.data_bytes)
 
 
 def _make(path, size_mib, data_mib):

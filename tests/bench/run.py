@@ -45,6 +45,11 @@ class Run:
         """A sparse image with data in the middle."""
         return files.centred(self.state, self.size_mib)
 
+    @cached_property
+    def wordy(self):
+        """A sparse image that compresses."""
+        return files.wordy(self.state, self.size_mib)
+
     def gateway(self, **options):
         """A gateway on the run's own cluster."""
         return Gateway(self, self.cluster, self.database_url, **options)

@@ -4,8 +4,8 @@
 #
 #   tests/bench/run.sh [OPTION...]
 #
-#   --only BENCH,...   upload, chunked, parallel, download, range, sparse, memory,
-#                      requests, lists; all without it
+#   --only BENCH,...   upload, chunked, parallel, download, range, sparse, convert,
+#                      memory, requests, lists; all without it
 #   --rounds N         rounds of each bench (5)
 #   --size-mib N       size of the dense image (1024); the sparse ones are ten times as large
 #   --out FILE         where the JSON goes (bench.json in cargo's target folder)
@@ -28,7 +28,7 @@ readonly CLUSTER_SH=$REPO/ceph/cluster.sh
 readonly PORTS=100
 readonly LAB_PORT_OFFSET=50
 
-ONLY=upload,chunked,parallel,download,range,sparse,memory,requests,lists
+ONLY=upload,chunked,parallel,download,range,sparse,convert,memory,requests,lists
 ROUNDS=5 SIZE_MIB=1024 OUT='' REFERENCE='' LAB=$REPO/../shared/lab
 STATE='' CHILD='' LAB_USED=''
 
@@ -173,7 +173,8 @@ main() {
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    "$CLUSTER_SH" install gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq python3 wrk
+    "$CLUSTER_SH" install gcc libc6-dev librbd-dev libssl-dev pkg-config curl jq python3 wrk \
+        qemu-utils qemu-block-extra
     find_binary
     choose_ports
     prepare_lab

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 API_TIMEOUT_SECONDS = 60
 TRANSFER_LIMIT_SECONDS = 1800
 SENT_POLL_SECONDS = 0.01
+STATUS_POLL_SECONDS = 0.05
 
 
 class Failed(Exception):
@@ -54,9 +55,9 @@ class Service:
             raise Failed(f"{method} {self.url}{path}: {error}") from error
         return json.loads(text) if text.startswith((b"{", b"[")) else None
 
-    def create(self):
+    def create(self, disk_format="raw"):
         """A new image record; returns its id."""
-        record = {"name": "bench", "disk_format": "raw", "container_format": "bare"}
+        record = {"name": "bench", "disk_format": disk_format, "container_format": "bare"}
         return self.request("POST", "/v2/images", record)["id"]
 
     def show(self, image):
@@ -74,6 +75,21 @@ class Service:
             command += ["-H", "Transfer-Encoding: chunked"]
         return self._curl(image, command, expected=(204, file.size, 0), source=file)
 
+    def stage(self, image, file):
+        """Uploads a file with one curl to be imported; returns the seconds."""
+        command = ["-T", str(file.path), "-X", "PUT", "-H", "Content-Type: application/octet-stream", "-H", "Expect:"]
+        return self._curl(image, command, expected=(204, file.size, 0), source=file, to="stage").seconds
+
+    def import_staged(self, image):
+        """Imports what was staged; returns the seconds until the image is active."""
+        start = time.monotonic()
+        self.request("POST", f"/v2/images/{image}/import", {"method": {"name": "glance-direct"}})
+        while (record := self.show(image))["status"] != "active":
+            if record["status"] != "importing" or time.monotonic() - start > TRANSFER_LIMIT_SECONDS:
+                raise Failed(f"the import ended with {record}")
+            time.sleep(STATUS_POLL_SECONDS)
+        return time.monotonic() - start
+
     def download(self, image, size, start=None):
         """Downloads the image with one curl to /dev/null; with `start`, only `size` bytes from there."""
         command, status = [], 200
@@ -90,10 +106,10 @@ class Service:
             while chunk := answer.read(2**20):
                 yield chunk
 
-    def _curl(self, image, options, expected, source=None):
+    def _curl(self, image, options, expected, source=None, to="file"):
         command = ["curl", "-sS", "--max-time", str(TRANSFER_LIMIT_SECONDS), "-o", "/dev/null"]
         command += ["-w", "%{http_code} %{size_upload} %{size_download} %{time_total}"]
-        command += ["-H", f"X-Auth-Token: {self.token}", *options, f"{self.url}/v2/images/{image}/file"]
+        command += ["-H", f"X-Auth-Token: {self.token}", *options, f"{self.url}/v2/images/{image}/{to}"]
         start = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as curl:
             sent = Sent(curl.pid, source, start) if source else None

@@ -132,7 +132,7 @@ impl Limits {
     pub fn check(self, virtual_size_bytes: u64) -> Result<(), Error> {
         if virtual_size_bytes > self.virtual_size_bytes {
             return Err(Error::Refused(format!(
-                "The disk in the image has {virtual_size_bytes} bytes, more than the {} that are accepted (virtual_size_cap).",
+                "The disk in the image has {virtual_size_bytes} bytes, more than the {} that are accepted (virtual_size_cap_bytes).",
                 self.virtual_size_bytes
             )));
         }
