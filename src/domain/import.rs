@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Refusal;
+use super::location::{Validation, validation};
 
 /// Where an import has its data from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,24 @@ impl Method {
     }
 }
 
+/// Property of an image by which clients that cannot send `validation_data` say what is to be fetched: `sha256:HEX`.
+pub const EXPECTED_HASH: &str = "rockpool_expected_hash";
+
+/// Reads the value of [`EXPECTED_HASH`].
+///
+/// # Errors
+/// [`Refusal::Invalid`] naming the property.
+pub fn expected_hash(value: &str) -> Result<Validation, Refusal> {
+    let invalid = |why: String| Refusal::Invalid(format!("The property {EXPECTED_HASH}: {why}"));
+    let (algorithm, hash) = value
+        .split_once(':')
+        .ok_or_else(|| invalid("must be an algorithm and a hash, such as sha256:e3b0c4...".into()))?;
+    let expected =
+        Validation { checksum: None, os_hash_algo: algorithm.to_lowercase(), os_hash_value: hash.trim().to_owned() };
+    expected.check().map_err(invalid)?;
+    Ok(expected)
+}
+
 /// A request for an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -45,6 +64,8 @@ pub struct Request {
     pub method: Method,
     /// URL of the data, for [`Method::WebDownload`].
     pub uri: Option<String>,
+    /// What that data must be, if the client knows.
+    pub expected: Option<Validation>,
     /// Stores to bring it to, if the client named some.
     pub stores: Option<Vec<String>>,
     /// All stores instead.
@@ -94,7 +115,17 @@ impl Request {
         if known == Method::WebDownload && uri.is_none() {
             return invalid("The import method web-download requires a 'uri' in its 'method'.".into());
         }
-        Ok(Self { method: known, uri, stores: stores(body.get("stores"))?, all_stores, all_must_succeed })
+        let expected = match method.get("validation_data") {
+            None => None,
+            Some(_) if known != Method::WebDownload => {
+                return invalid(format!("'validation_data' is for the method web-download alone, not for {name}."));
+            }
+            Some(value) => validation(value, &[], false)?,
+        };
+        if let Some(Err(why)) = expected.as_ref().map(Validation::check) {
+            return invalid(format!("validation_data: {why}"));
+        }
+        Ok(Self { method: known, uri, expected, stores: stores(body.get("stores"))?, all_stores, all_must_succeed })
     }
 }
 
@@ -119,7 +150,7 @@ fn stores(value: Option<&Value>) -> Result<Option<Vec<String>>, Refusal> {
 mod tests {
     use serde_json::json;
 
-    use super::{Method, Request};
+    use super::{Method, Request, expected_hash};
 
     #[test]
     fn what_is_asked_for() {
@@ -138,6 +169,9 @@ mod tests {
             json!({"method": {"name": "web-download"}}),
             json!({"method": {"name": "web-download", "uri": 5}}),
             json!({"method": {"name": "glance-direct", "uri": "http://x/"}}),
+            json!({"method": {"name": "glance-direct", "validation_data": {"os_hash_algo": "md5", "os_hash_value": "0"}}}),
+            json!({"method": {"name": "web-download", "uri": "http://x/", "validation_data": {"os_hash_algo": "md5"}}}),
+            json!({"method": {"name": "web-download", "uri": "http://x/", "validation_data": {"os_hash_algo": "md5", "os_hash_value": "0"}}}),
             json!({"method": {"name": "glance-direct"}, "stores": []}),
             json!({"method": {"name": "glance-direct"}, "stores": "a"}),
             json!({"method": {"name": "glance-direct"}, "stores": [5]}),
@@ -148,5 +182,18 @@ mod tests {
         }
         let body = json!({"method": {"name": "glance-direct"}});
         assert!(Request::parse(body.as_object().unwrap(), &[Method::CopyImage]).is_err());
+    }
+
+    #[test]
+    fn what_is_expected() {
+        let md5 = "d41d8cd98f00b204e9800998ecf8427e";
+        let told = expected_hash(&format!("MD5:{md5}")).unwrap();
+        assert_eq!((told.os_hash_algo.as_str(), told.os_hash_value.as_str()), ("md5", md5));
+        for bad in ["", md5, "md5:", "sha256:d41d8cd98f00b204e9800998ecf8427e", "crc32:00000000"] {
+            assert!(expected_hash(bad).unwrap_err().to_string().contains("rockpool_expected_hash"), "{bad}");
+        }
+        let method = json!({"name": "web-download", "uri": "http://x/", "validation_data": {"os_hash_algo": "md5", "os_hash_value": md5}});
+        let request = Request::parse(json!({"method": method}).as_object().unwrap(), &Method::ALL).unwrap();
+        assert_eq!(request.expected, Some(told));
     }
 }

@@ -235,7 +235,11 @@ fn check_nested(value: &Value, depth: usize) -> Result<(), Refusal> {
 }
 
 /// Reads `validation_data`; an empty one says nothing. `algorithms` are those permitted, none: any.
-fn validation(value: &Value, algorithms: &[HashAlgorithm], checksum: bool) -> Result<Option<Validation>, Refusal> {
+pub(super) fn validation(
+    value: &Value,
+    algorithms: &[HashAlgorithm],
+    checksum: bool,
+) -> Result<Option<Validation>, Refusal> {
     let names: &[&str] = &["os_hash_algo", "os_hash_value", "checksum"][..if checksum { 3 } else { 2 }];
     let members = object("validation_data", value)?;
     known("validation_data", members, names)?;

@@ -57,3 +57,4 @@ mod tasks;
 mod upload;
 mod versions;
 mod web;
+mod web_download;

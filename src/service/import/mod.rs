@@ -21,8 +21,9 @@ use super::{Error, Services, conclude, lock};
 use crate::catalog::{Charge, JobKind, NewJob, NewTask, Tx};
 use crate::domain::content::Content;
 use crate::domain::image::{Image, Import};
-use crate::domain::import::{Method, Request};
+use crate::domain::import::{EXPECTED_HASH, Method, Request, expected_hash};
 use crate::domain::limits::Resource;
+use crate::domain::location::Validation;
 use crate::domain::status::{BEGIN_FETCH, BEGIN_IMPORT, Status};
 use crate::domain::task::{TaskKind, TaskStatus};
 use crate::identity::Caller;
@@ -42,6 +43,9 @@ struct Work {
     /// Where to fetch the data.
     #[serde(default)]
     uri: Option<String>,
+    /// What it must be.
+    #[serde(default)]
+    expected: Option<Validation>,
     /// Stores to bring it to.
     stores: Vec<String>,
     all_must_succeed: bool,
@@ -105,7 +109,7 @@ impl Services {
         header_store: Option<&str>,
     ) -> Result<(), Error> {
         // 1. Is it something that is done here?
-        let request = Request::parse(body, &self.settings.import.methods)?;
+        let mut request = Request::parse(body, &self.settings.import.methods)?;
         self.check_own_room(caller).await?;
         // 2. May it be done to this image, by this caller?
         let image = self.visible(caller, id).await?;
@@ -121,6 +125,9 @@ impl Services {
         // 4. From where?
         if let Some(uri) = &request.uri {
             self.fetcher.check(uri).await?;
+            if let (None, Some(told)) = (&request.expected, image.attributes.properties.get(EXPECTED_HASH)) {
+                request.expected = Some(expected_hash(told)?);
+            }
         }
         // 5. Write it down; the rest is a job.
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
@@ -244,6 +251,7 @@ impl Services {
         let work = Work {
             method: request.method,
             uri: request.uri.clone(),
+            expected: request.expected.clone(),
             stores,
             all_must_succeed: request.all_must_succeed,
             asker: Asker { roles: caller.roles.clone(), request_id: caller.request_id.clone() },

@@ -194,7 +194,11 @@ impl Services {
         if work.staged.is_none() {
             let uri = work.uri.clone().unwrap_or_default();
             this.progress.begin("connecting", None);
-            let fetched = self.fetcher.open(&uri, self.settings.image_size_cap_bytes).await.map_err(source::fetched)?;
+            let mut fetched =
+                self.fetcher.open(&uri, self.settings.image_size_cap_bytes).await.map_err(source::fetched)?;
+            if let Some(expected) = &work.expected {
+                fetched = fetched.verified(expected).map_err(source::fetched)?;
+            }
             let peeked = source::peek(fetched.body, unpack::HEAD_BYTES).await?;
             let packed = self.packing(this.image, &peeked.head)?;
             if convert.is_none() && packed.is_none() {
