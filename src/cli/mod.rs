@@ -12,8 +12,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use std::sync::Arc;
-
 use clap::{Parser, Subcommand};
 use uuid::Uuid;
 
@@ -130,7 +128,8 @@ fn with_config(file: &File, command: impl FnOnce(Config) -> ExitCode) -> ExitCod
 /// The services, for a command that needs them and is no gateway. Nothing is connected yet.
 fn services(config: &Config) -> Result<Arc<Services>, String> {
     let catalog = Catalog::new(&config.catalog).map_err(|e| e.to_string())?;
-    Ok(assemble(config, catalog, config.stores.values().map(store::Config::build).collect(), process_name()))
+    let stores = config.stores.values().map(|store| store.build(&config.fetch)).collect();
+    Ok(assemble(config, catalog, stores, process_name()))
 }
 
 /// The services on this catalog and these stores; `gateway` names this process in leases.

@@ -123,8 +123,7 @@ impl Services {
                 version: 1,
             };
             tx.insert_image(&image).await?;
-            let (name, owner) = (&image.attributes.name, &image.attributes.owner);
-            tx.event("image.create", id, &json!({"name": name, "owner": owner})).await?;
+            tx.image_event("image.create", id, &json!({})).await?;
             Ok(image)
         };
         let recorded = recorded.await;
@@ -148,7 +147,7 @@ impl Services {
         tx.set_content(image.id, &content(image, foreign)).await?;
         tx.set_locations(image.id, &locked.locations, std::slice::from_ref(&location)).await?;
         tx.transition(image.id, &LOCATE).await?;
-        tx.event("image.activate", image.id, &json!({"size": foreign.size_bytes})).await?;
+        tx.image_event("image.activate", image.id, &json!({})).await?;
         tx.leave_describe_job(image.id).await?;
         Ok(())
     }
@@ -225,11 +224,5 @@ impl Services {
 fn content(image: &Image, foreign: &Foreign) -> Content {
     // A raw image is its own disk.
     let raw = image.attributes.disk_format.as_deref() == Some("raw");
-    Content {
-        size_bytes: foreign.size_bytes,
-        virtual_size_bytes: raw.then_some(foreign.size_bytes),
-        checksum: None,
-        os_hash_algo: None,
-        os_hash_value: None,
-    }
+    Content { virtual_size_bytes: raw.then_some(foreign.size_bytes), ..Content::of_size(foreign.size_bytes) }
 }

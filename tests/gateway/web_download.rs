@@ -79,9 +79,8 @@ fn an_image_is_fetched_in_ranges() {
 
 #[test]
 fn no_url_leads_into_the_house() {
-    let gateway = Gateway::start(options().sections("allowed_networks = []\n"));
-    let strict =
-        gateway.sibling_with(Options::quick().set("import", "methods", vec![toml::Value::from("web-download")]));
+    let methods = vec![toml::Value::from("web-download")];
+    let strict = Gateway::start(Options::quick().set("import", "methods", methods));
     let demo = strict.client(Token::Demo);
     let id = demo.create("astray");
     for uri in [
@@ -113,6 +112,7 @@ fn no_url_leads_into_the_house() {
     let lines = "location = /inner { return 302 http://169.254.169.254/latest/; }\nlocation = /loop { return 302 /loop; }\n\
         location = /file { return 302 file:///etc/passwd; }";
     let Some(nginx) = Nginx::start(lines) else { return };
+    let gateway = Gateway::start(options());
     let demo = gateway.client(Token::Demo);
     for (path, expected) in
         [("inner", "not allowed"), ("loop", "more than 5 times"), ("file", "not allowed"), ("none", "404")]

@@ -546,9 +546,9 @@ impl Services {
                 next.container_format = Some("bare".into());
             }
             tx.update_attributes(image.id, &image.attributes, &next, tx.now().await?).await?;
-            tx.event("image.upload", image.id, &json!({"store": written.stores, "size": written.content.size_bytes}))
+            tx.image_event("image.upload", image.id, &json!({"store": written.stores, "size": written.content.size_bytes}))
                 .await?;
-            tx.event("image.activate", image.id, &json!({"size": written.content.size_bytes})).await?;
+            tx.image_event("image.activate", image.id, &json!({"size": written.content.size_bytes})).await?;
         }
         if image.version != written.version {
             tx.leave_describe_job(image.id).await?;
