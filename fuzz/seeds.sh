@@ -50,3 +50,9 @@ with open(sys.argv[1], "rb") as source, open(sys.argv[2], "wb") as seed:
             seed.write(struct.pack("<IH", at // 8, len(chunk)) + chunk)
 PYTHON
 done
+
+# The disks in them are read, too.
+for format in qcow2 vhd vhdx vmdk vdi; do
+    mkdir -p "corpus/disk_$format"
+    cp "corpus/inspect_$format"/* "corpus/disk_$format"
+done

@@ -1,5 +1,7 @@
 //! What the targets share: inputs that are sparse files, and what must hold of every verdict.
 
+pub mod disks;
+
 use std::sync::Arc;
 
 use rockpool::format::inspect::{Expected, Inspection, Rules};
