@@ -457,6 +457,7 @@ impl Config {
             inspection: Arc::clone(&self.inspection),
             lease: Duration::from_secs(self.jobs.lease_s),
             client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),
+            transfers_max: self.server.transfers_max,
             task_time_to_live: Duration::from_secs(3600 * u64::from(self.tasks.time_to_live_h)),
             import: service::ImportSettings {
                 methods: self.import.methods.iter().filter_map(|name| Method::parse(name)).collect(),

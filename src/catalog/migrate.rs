@@ -12,8 +12,8 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (5, include_str!("migrations/0005_quotas.sql")),
     (6, include_str!("migrations/0006_list_indexes.sql")),
     (7, include_str!("migrations/0007_import.sql")),
-    (11, include_str!("migrations/0011_event_priority.sql")),
-    (12, include_str!("migrations/0012_plans.sql")),
+    (8, include_str!("migrations/0008_event_priority.sql")),
+    (9, include_str!("migrations/0009_plans.sql")),
 ];
 
 /// The version that this program needs.

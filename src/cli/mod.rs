@@ -142,7 +142,6 @@ fn assemble(config: &Config, catalog: Catalog, stores: Vec<Arc<dyn store::Store>
         config.limits.clone(),
         Arc::clone(&config.fetch),
         config.service(gateway),
-        config.server.transfers_max,
     )
 }
 

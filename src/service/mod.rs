@@ -102,6 +102,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Longest wait for a client that takes no bytes of a download.
     pub client_idle_timeout: Duration,
+    /// Most uploads and downloads at once.
+    pub transfers_max: usize,
     /// How long a task is shown after its end.
     pub task_time_to_live: Duration,
     /// How images are imported.
@@ -188,7 +190,6 @@ impl Services {
         limits: Limits,
         fetcher: Arc<Fetcher>,
         settings: Settings,
-        transfers_max: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             catalog,
@@ -197,9 +198,9 @@ impl Services {
             policy,
             limits,
             fetcher,
-            settings,
             tasks: TaskTracker::new(),
-            transfers: Transfers::new(transfers_max),
+            transfers: Transfers::new(settings.transfers_max),
+            settings,
             job_bell: Notify::new(),
             long_job_bell: Notify::new(),
         })

@@ -546,8 +546,12 @@ impl Services {
                 next.container_format = Some("bare".into());
             }
             tx.update_attributes(image.id, &image.attributes, &next, tx.now().await?).await?;
-            tx.image_event("image.upload", image.id, &json!({"store": written.stores, "size": written.content.size_bytes}))
-                .await?;
+            tx.image_event(
+                "image.upload",
+                image.id,
+                &json!({"store": written.stores, "size": written.content.size_bytes}),
+            )
+            .await?;
             tx.image_event("image.activate", image.id, &json!({"size": written.content.size_bytes})).await?;
         }
         if image.version != written.version {
