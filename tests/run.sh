@@ -249,7 +249,7 @@ rust_tests() {
     local log=$STATE/log/cargo-test.log status=0 before=$FAILED bad skips missing name
     say "cargo test"
     # Most of them wait: for leases, watchers, monitors.
-    RUST_TEST_THREADS=8 run "$log" cargo test --workspace --no-fail-fast || status=$?
+    RUST_TEST_THREADS=4 run "$log" cargo test --workspace --no-fail-fast || status=$?
     bad=$(count_in "$log" '^test result: .* ([0-9]+) failed;')
     skips=$(wc -l <"$ROCKPOOL_TEST_SKIPPED")
     passed "$(($(count_in "$log" '^test result: .* ([0-9]+) passed;') - skips))"

@@ -66,9 +66,8 @@ impl Tasks<'_> {
         task.ok_or_else(missing)
     }
 
-    /// The refusal of a request for a task: what is wrong with it, or else that no import method is enabled. That is
-    /// the client's mistake as it is with `POST .../import`, which answers 400 to a method that is not enabled: it is no
-    /// question of rights, and asking again will not help.
+    /// The refusal of a request for a task: what is wrong with it, or else that imports are asked for by another call.
+    /// That is no question of rights, and asking again will not help.
     pub async fn refuse(&self, body: &Map<String, Value>) -> Error {
         let checked = check_request(body).map_err(Error::from);
         let checked = match checked {
@@ -77,7 +76,7 @@ impl Tasks<'_> {
         };
         checked.err().unwrap_or_else(|| {
             Error::Invalid(
-                "Import is not enabled at this site: no method is available, see GET /v2/info/import.".into(),
+                "Imports are not begun by this call: make an image with POST /v2/images, then use POST /v2/images/{id}/import.".into(),
             )
         })
     }

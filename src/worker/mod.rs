@@ -34,11 +34,17 @@ async fn work(services: Arc<Services>, line: Line, interval: Duration, stop: Can
         }
         // A step that has begun is finished; the next one is not begun while we stop.
         while !stop.is_cancelled() {
-            match services.recover_one(line, &stop).await {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
+            // A task of its own: a job that panics ends alone, and its lease brings it to another gateway.
+            let (job, rung) = (Arc::clone(&services), stop.clone());
+            match tokio::spawn(async move { job.recover_one(line, &rung).await }).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => break,
+                Ok(Err(error)) => {
                     log(&error, "jobs cannot be taken up");
+                    break;
+                }
+                Err(panic) => {
+                    tracing::error!(%panic, "a job panicked");
                     break;
                 }
             }

@@ -135,8 +135,9 @@ fn a_broken_image_is_said_to_be_and_can_be_tried_again() {
     let gateway = Gateway::start(Options::quick());
     let demo = gateway.client(Token::Demo);
     let mut packed = qcow2(&random_bytes(3, 2 * MIB));
-    // The table of tables lies beyond the end.
-    packed[40..48].copy_from_slice(&(1_u64 << 40).to_be_bytes());
+    // The header is in order, but the first table of clusters lies beyond the end.
+    let tables = u64::from_be_bytes(packed[40..48].try_into().unwrap()) as usize;
+    packed[tables..tables + 8].copy_from_slice(&(1_u64 << 63 | 1 << 40).to_be_bytes());
     let id = create(&demo, "qcow2");
     demo.stage(&id, &packed).expect(204);
     import(&demo, &id, &direct()).expect(202);

@@ -31,9 +31,11 @@ fn staged_data_waits_in_the_pool_and_goes_with_its_image() {
     );
     let name = staged(&id).unwrap();
     let file = std::env::temp_dir().join(&name);
-    rbd(&["export", "--no-progress", &format!("images/{name}@snap"), file.to_str().unwrap()]);
+    rbd(&["export", "--no-progress", &format!("images/{name}"), file.to_str().unwrap()]);
     assert!(std::fs::read(&file).unwrap() == bytes);
     std::fs::remove_file(&file).unwrap();
+    // Nobody clones it: no round of the monitors was spent on a snapshot.
+    assert_eq!(rbd(&["snap", "ls", &format!("images/{name}")]), "");
     let job = gateway
         .sql(&format!("SELECT kind, state, charged_bytes, lease_owner IS NULL FROM jobs WHERE image_id = '{id}'"));
     assert_eq!(job, "stage|staged|0|t");

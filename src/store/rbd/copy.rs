@@ -10,9 +10,9 @@ use std::time::Duration;
 use ceph::{CloneFormat, CloneOptions, Error, Flattening, Image, Kind, Pool};
 use futures_util::future::try_join_all;
 
-use super::RbdStore;
 use super::delete::remove;
 use super::write::{LAYERING, RbdWriter, features};
+use super::{RbdStore, UPLOADING};
 use crate::domain::location::RbdUrl;
 use crate::store::{Copied, DESCRIPTION_PREFIX};
 
@@ -57,7 +57,7 @@ pub(super) async fn settle(
     copied: Copied<'_>,
 ) -> Result<RbdWriter, Error> {
     let image = pool.open(name).await?;
-    image.metadata_set(&format!("{DESCRIPTION_PREFIX}state"), "uploading").await?;
+    image.metadata_set(&format!("{DESCRIPTION_PREFIX}state"), UPLOADING).await?;
     image.metadata_set(OBJECTS_AT_ONCE_KEY, OBJECTS_AT_ONCE).await?;
     // Options that stand in the metadata count from the next opening on.
     image.close().await?;

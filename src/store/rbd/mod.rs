@@ -33,6 +33,8 @@ use super::{Attempt, BlobReader, BlobWriter, CloneSource, Common, Copied, Error,
 use crate::domain::id::ImageId;
 use crate::domain::location::{RbdUrl, SNAPSHOT};
 
+/// What the metadata of an attempt gives as its state until it is sealed.
+const UPLOADING: &str = "uploading";
 /// How the names of attempts begin.
 const ATTEMPT_PREFIX: &str = "uploading-";
 /// The same of those that an import reads.
@@ -154,7 +156,7 @@ impl Store for RbdStore {
 
     async fn create(&self, attempt: Attempt, size_bytes: Option<u64>) -> Result<Box<dyn BlobWriter>, Error> {
         let pool = self.pool().await?;
-        let writer = write::RbdWriter::create(self, &pool, &Self::attempt_name(attempt), size_bytes).await;
+        let writer = write::RbdWriter::create(self, &pool, attempt, size_bytes).await;
         writer.map(|w| Box::new(w) as Box<dyn BlobWriter>).map_err(|e| self.note(pool.cluster(), e))
     }
 
@@ -205,14 +207,15 @@ impl Store for RbdStore {
     async fn open(&self, url: &str) -> Result<Arc<dyn BlobReader>, Error> {
         let pool = self.pool().await?;
         let location = self.locate(&pool, url)?;
-        let reader = read::RbdReader::open(&pool, &location.image, &location.snapshot).await;
+        let reader = read::RbdReader::open(&pool, &location.image, Some(&location.snapshot)).await;
         Ok(Arc::new(reader.map_err(|e| self.note(pool.cluster(), e))?))
     }
 
     async fn open_attempt(&self, attempt: Attempt) -> Result<Arc<dyn BlobReader>, Error> {
         let pool = self.pool().await?;
-        let reader = read::RbdReader::open(&pool, &Self::attempt_name(attempt), SNAPSHOT).await;
-        Ok(Arc::new(reader.map_err(|e| self.note(pool.cluster(), e))?))
+        let reader = read::RbdReader::open_attempt(&pool, attempt).await.map_err(|e| self.note(pool.cluster(), e))?;
+        let unsealed = || Error::NotFound(format!("{} was never completed", Self::attempt_name(attempt)));
+        Ok(Arc::new(reader.ok_or_else(unsealed)?))
     }
 
     async fn users(&self, url: &str) -> Result<Option<String>, Error> {

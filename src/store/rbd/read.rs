@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use ceph::{Image, Kind, Pool};
 
-use super::error;
-use crate::store::{BlobReader, Error};
+use super::{RbdStore, SNAPSHOT, UPLOADING, error};
+use crate::store::{Attempt, BlobReader, DESCRIPTION_PREFIX, Error, Purpose};
 
-/// An RBD image open at its snapshot: immutable, and with a valid object map.
+/// An RBD image open at its snapshot, or one that nobody writes to any more: immutable, and with a valid object map.
 pub(super) struct RbdReader {
     pool: Pool,
     image: Image,
@@ -15,10 +15,21 @@ pub(super) struct RbdReader {
 }
 
 impl RbdReader {
-    pub(super) async fn open(pool: &Pool, name: &str, snapshot: &str) -> Result<Self, ceph::Error> {
-        let image = pool.open_read_only(name, Some(snapshot)).await?;
+    pub(super) async fn open(pool: &Pool, name: &str, snapshot: Option<&str>) -> Result<Self, ceph::Error> {
+        let image = pool.open_read_only(name, snapshot).await?;
         let size_bytes = image.stat().await?.size_bytes;
         Ok(Self { pool: pool.clone(), image, name: name.to_owned(), size_bytes })
+    }
+
+    /// Opens what an attempt has left, if it was sealed. What is only staged has no snapshot.
+    pub(super) async fn open_attempt(pool: &Pool, attempt: Attempt) -> Result<Option<Self>, ceph::Error> {
+        let name = RbdStore::attempt_name(attempt);
+        if attempt.purpose == Purpose::Image {
+            return Self::open(pool, &name, Some(SNAPSHOT)).await.map(Some);
+        }
+        let reader = Self::open(pool, &name, None).await?;
+        let state = reader.image.metadata_get(&format!("{DESCRIPTION_PREFIX}state")).await?;
+        Ok(state.is_some_and(|state| state != UPLOADING).then_some(reader))
     }
 }
 

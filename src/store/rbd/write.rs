@@ -8,8 +8,8 @@ use ceph::{CreateOptions, Image, Pool};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
 
-use super::{RbdStore, SNAPSHOT, error};
-use crate::store::{BlobWriter, DESCRIPTION_PREFIX, Error};
+use super::{RbdStore, SNAPSHOT, UPLOADING, error};
+use crate::store::{Attempt, BlobWriter, DESCRIPTION_PREFIX, Error, Purpose};
 
 /// First and largest step by which a blob of unknown size grows. Each step doubles the last one: a
 /// resize costs a few round trips, so few of them are made (`ceph.md` 2.1).
@@ -23,15 +23,19 @@ pub(super) struct RbdWriter {
     /// How far it may be written.
     end: u64,
     growth: u64,
+    /// Whether it gets a snapshot, which costs a round of the monitors, at its end: it will be cloned.
+    cloned: bool,
 }
 
 impl RbdWriter {
     pub(super) async fn create(
         store: &RbdStore,
         pool: &Pool,
-        name: &str,
+        attempt: Attempt,
         size_bytes: Option<u64>,
     ) -> Result<Self, ceph::Error> {
+        let name = &RbdStore::attempt_name(attempt);
+        let cloned = attempt.purpose == Purpose::Image;
         let end = size_bytes.unwrap_or(0);
         let options = CreateOptions {
             size_bytes: end,
@@ -48,14 +52,14 @@ impl RbdWriter {
                 return Err(e);
             }
         };
-        let writer = Self { image, order: store.order, end, growth: GROWTH_MIN_BYTES };
-        writer.image.metadata_set(&format!("{DESCRIPTION_PREFIX}state"), "uploading").await?;
+        let writer = Self { image, order: store.order, end, growth: GROWTH_MIN_BYTES, cloned };
+        writer.image.metadata_set(&format!("{DESCRIPTION_PREFIX}state"), UPLOADING).await?;
         Ok(writer)
     }
 
     /// Goes on with an image of `size_bytes`.
     pub(super) fn resume(image: Image, order: u8, size_bytes: u64) -> Self {
-        Self { image, order, end: size_bytes, growth: GROWTH_MIN_BYTES }
+        Self { image, order, end: size_bytes, growth: GROWTH_MIN_BYTES, cloned: true }
     }
 }
 
@@ -100,6 +104,9 @@ impl BlobWriter for RbdWriter {
         //    `ceph.md` 4) whatever else happens.
         let describe = try_join_all(description.iter().map(|(key, value)| self.image.metadata_set(key, value)));
         let snapshot = async {
+            if !self.cloned {
+                return Ok(());
+            }
             self.image.snapshot_create(SNAPSHOT).await?;
             self.image.snapshot_protect(SNAPSHOT).await
         };
