@@ -259,7 +259,7 @@ fn a_task_is_never_deleted_by_hand_and_none_is_made() {
     }
     let good = json!({"type": "import", "input": {"import_from": "https://x/y", "import_from_format": "raw", "image_properties": {"name": "n"}}});
     let answer = admin.post("/v2/tasks", &good).expect(400);
-    assert!(answer.text().contains("not enabled"), "{}", answer.text());
+    assert!(answer.text().contains("POST /v2/images/{id}/import"), "{}", answer.text());
     for (body, why) in [
         (json!([]), "object"),
         (json!("import"), "object"),
