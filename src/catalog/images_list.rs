@@ -7,12 +7,13 @@
 
 use std::fmt::Write as _;
 
+use time::OffsetDateTime;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::images::COLUMNS;
-use super::{Catalog, Error, Param};
+use super::{Catalog, Error, Param, Params};
 use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Visibility};
 use crate::domain::query::{
@@ -26,12 +27,41 @@ const SHORT_PAGE: usize = 32;
 
 /// Parameters of a statement under construction.
 #[derive(Default)]
-struct Params(Vec<Box<dyn ToSql + Sync + Send>>);
+struct Values(Vec<(Box<dyn ToSql + Sync + Send>, Type)>);
 
-impl Params {
+/// A value whose type in Postgres is known, so that the statement can be sent without asking for it.
+trait Value: ToSql + Sync + Send + 'static {
+    const TYPE: Type;
+}
+
+impl Value for String {
+    const TYPE: Type = Type::TEXT;
+}
+
+impl Value for Vec<String> {
+    const TYPE: Type = Type::TEXT_ARRAY;
+}
+
+impl Value for i64 {
+    const TYPE: Type = Type::INT8;
+}
+
+impl Value for Uuid {
+    const TYPE: Type = Type::UUID;
+}
+
+impl Value for Vec<Uuid> {
+    const TYPE: Type = Type::UUID_ARRAY;
+}
+
+impl Value for OffsetDateTime {
+    const TYPE: Type = Type::TIMESTAMPTZ;
+}
+
+impl Values {
     /// Adds a value and returns its placeholder with the column's name.
-    fn bind(&mut self, value: impl ToSql + Sync + Send + 'static, column: &str) -> String {
-        self.0.push(Box::new(value));
+    fn bind<V: Value>(&mut self, value: V, column: &str) -> String {
+        self.0.push((Box::new(value), V::TYPE));
         format!("${} /* {column} */", self.0.len())
     }
 }
@@ -42,7 +72,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Inconsistent`].
     pub async fn list(&self, query: &ImageQuery, scope: &Scope) -> Result<Option<Vec<Image>>, Error> {
-        let mut params = Params::default();
+        let mut params = Values::default();
         let arms = arms(query, scope, &mut params);
         let filters = filters(query, &mut params);
         let after = match query.marker {
@@ -79,12 +109,16 @@ impl Catalog {
             "-- images_list\nSELECT image.* FROM (SELECT * FROM (\n  {union}\n) arms ORDER BY {outer} LIMIT {limit}) page\n\
              CROSS JOIN LATERAL (SELECT {COLUMNS} FROM images i WHERE i.id = page_id LIMIT 1) image ORDER BY {outer}"
         );
-        let params: Vec<Param<'_>> = params.0.iter().map(|value| &**value as Param<'_>).collect();
         // Only short, plain pages are kept prepared. Which plan is good for a filter depends on its value: a tag that
         // every image has, or none; for a long page, on how much a project has. And clients could fill the memory of
         // every connection with statements of their own.
-        let prepared = short(query) && query.filters.is_empty() && query.sort.len() <= 3;
-        let rows = self.read("images_list", &sql, &params, prepared).await?;
+        let rows = if short(query) && query.filters.is_empty() && query.sort.len() <= 3 {
+            let values = params.0.iter().map(|(value, _)| &**value as Param<'_>).collect::<Vec<_>>();
+            self.read("images_list", &sql, Params::Prepared(&values)).await?
+        } else {
+            let values = params.0.iter().map(|(value, kind)| (&**value as Param<'_>, kind.clone())).collect::<Vec<_>>();
+            self.read("images_list", &sql, Params::Typed(&values)).await?
+        };
         rows.iter().map(Image::try_from).collect::<Result<Vec<_>, _>>().map(Some)
     }
 
@@ -104,7 +138,7 @@ fn short(query: &ImageQuery) -> bool {
 }
 
 /// Conditions, no two of which hold for the same image, that together make up the scope.
-fn arms(query: &ImageQuery, scope: &Scope, params: &mut Params) -> Vec<String> {
+fn arms(query: &ImageQuery, scope: &Scope, params: &mut Values) -> Vec<String> {
     let project = match scope {
         Scope::Everything(project) => return vec![everything(query.visibility, project.as_deref(), params)],
         Scope::Project(project) => params.bind(project.clone(), "owner"),
@@ -131,17 +165,19 @@ fn arms(query: &ImageQuery, scope: &Scope, params: &mut Params) -> Vec<String> {
         // A long page looks up every image that is shared: as an array, so that Postgres does not join it with all of
         // them by reading the whole table.
         let among = if short(query) { format!("IN ({shared})") } else { format!("= ANY(ARRAY({shared}))") };
-        // Images without an owner are everybody's.
         arms.push(format!("i.visibility = 'shared' AND i.owner <> {project} AND i.id {among}"));
-        arms.push("i.visibility = 'shared' AND i.owner IS NULL".into());
     }
-    if wanted(Visibility::Private) {
-        arms.push("i.visibility = 'private' AND i.owner IS NULL".into());
+    // Images without an owner are everybody's.
+    match (wanted(Visibility::Shared), wanted(Visibility::Private)) {
+        (true, true) => arms.push("i.owner IS NULL AND i.visibility IN ('shared', 'private')".into()),
+        (true, false) => arms.push("i.owner IS NULL AND i.visibility = 'shared'".into()),
+        (false, true) => arms.push("i.owner IS NULL AND i.visibility = 'private'".into()),
+        (false, false) => {}
     }
     arms
 }
 
-fn everything(visibility: VisibilityFilter, project: Option<&str>, params: &mut Params) -> String {
+fn everything(visibility: VisibilityFilter, project: Option<&str>, params: &mut Values) -> String {
     match visibility {
         VisibilityFilter::All => "true".into(),
         VisibilityFilter::Only(only) => format!("i.visibility = '{}'", only.as_str()),
@@ -154,7 +190,7 @@ fn everything(visibility: VisibilityFilter, project: Option<&str>, params: &mut 
     }
 }
 
-fn filters(query: &ImageQuery, params: &mut Params) -> String {
+fn filters(query: &ImageQuery, params: &mut Values) -> String {
     let mut sql = String::new();
     for filter in &query.filters {
         let condition = match filter {
@@ -201,7 +237,7 @@ fn filters(query: &ImageQuery, params: &mut Params) -> String {
 }
 
 /// The condition that an image comes after the marker: the first key that differs decides.
-fn after(marker: &Row, sort: &[(SortKey, Direction)], params: &mut Params) -> String {
+fn after(marker: &Row, sort: &[(SortKey, Direction)], params: &mut Values) -> String {
     let values: Vec<String> = sort
         .iter()
         .enumerate()
@@ -211,7 +247,7 @@ fn after(marker: &Row, sort: &[(SortKey, Direction)], params: &mut Params) -> St
             }
             SortKey::Size => params.bind(marker.get::<_, i64>(n), "marker"),
             SortKey::Id => params.bind(marker.get::<_, Uuid>(n), "marker"),
-            SortKey::CreatedAt | SortKey::UpdatedAt => params.bind(marker.get::<_, time::OffsetDateTime>(n), "marker"),
+            SortKey::CreatedAt | SortKey::UpdatedAt => params.bind(marker.get::<_, OffsetDateTime>(n), "marker"),
         })
         .collect();
     let keys: Vec<&str> = sort.iter().map(|(key, _)| expression(*key)).collect();

@@ -23,7 +23,7 @@ mod usage;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 
 pub use config::{Config, Tls};
@@ -47,6 +47,15 @@ pub struct Catalog {
 }
 
 type Param<'a> = &'a (dyn ToSql + Sync);
+
+/// The parameters of a reading statement, and with them how it is run.
+#[derive(Clone, Copy)]
+enum Params<'a> {
+    /// The statement stays prepared on its connection: for the few that are always the same.
+    Prepared(&'a [Param<'a>]),
+    /// It is parsed, planned for these values and run in one round trip, for which the types must be known.
+    Typed(&'a [(Param<'a>, Type)]),
+}
 
 impl Catalog {
     /// Prepares the pool; connects nowhere yet.
@@ -110,33 +119,28 @@ impl Catalog {
 
     /// Runs one reading statement; once more on a fresh connection when the first one is lost.
     async fn rows(&self, name: &'static str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        self.read(name, sql, params, true).await
+        self.read(name, sql, Params::Prepared(params)).await
     }
 
-    async fn read(&self, name: &'static str, sql: &str, params: &[Param<'_>], cached: bool) -> Result<Vec<Row>, Error> {
+    async fn read(&self, name: &'static str, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let mut tries = self.pool.status().size + 1;
         loop {
-            match self.read_once(name, sql, params, cached).await {
+            match self.read_once(name, sql, params).await {
                 Err(error) if error.is_connection_loss() && tries > 0 => tries -= 1,
                 done => return done,
             }
         }
     }
 
-    async fn read_once(
-        &self,
-        name: &'static str,
-        sql: &str,
-        params: &[Param<'_>],
-        cached: bool,
-    ) -> Result<Vec<Row>, Error> {
+    async fn read_once(&self, name: &'static str, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let client = self.client().await?;
         let work = async {
-            if cached {
-                let statement = client.prepare_cached(sql).await?;
-                client.query(&statement, params).await
-            } else {
-                client.query(sql, params).await
+            match params {
+                Params::Prepared(params) => {
+                    let statement = client.prepare_cached(sql).await?;
+                    client.query(&statement, params).await
+                }
+                Params::Typed(params) => client.query_typed(sql, params).await,
             }
         };
         match tokio::time::timeout(self.query_timeout, work).await {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Catalog, Error, Param, Tx};
+use super::{Catalog, Error, Param, Params, Tx};
 use crate::domain::id::ImageId;
 use crate::domain::query::{Direction, Scope};
 use crate::domain::task::{Task, TaskField, TaskKey, TaskKind, TaskQuery, TaskStatus};
@@ -97,10 +98,11 @@ impl Catalog {
         }
         let (time_to_live_s, owner) = (time_to_live.as_secs_f64(), owner(scope));
         let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-        let mut params: Vec<Param<'_>> = vec![&time_to_live_s, &owner, &limit];
+        let mut params: Vec<(Param<'_>, Type)> =
+            vec![(&time_to_live_s, Type::FLOAT8), (&owner, Type::TEXT), (&limit, Type::INT8)];
         let mut conditions = String::new();
         for (field, value) in &query.filters {
-            params.push(value);
+            params.push((value, Type::TEXT));
             conditions.push_str(&format!(" AND {} = ${} /* {} */", text(*field), params.len(), column(*field)));
         }
         let (sign, word) = match query.direction {
@@ -109,7 +111,7 @@ impl Catalog {
         };
         let key = expression(query.key);
         if let Some(marker) = &query.marker {
-            params.push(marker);
+            params.push((marker, Type::UUID));
             let after = format!(
                 " AND ({key}, t.created_at, t.id) {sign} (SELECT {}, m.created_at, m.id FROM tasks m WHERE m.id = ${} /* marker */)",
                 key.replace("t.", "m."),
@@ -122,7 +124,7 @@ impl Catalog {
              ORDER BY {key} {word}, t.created_at {word}, t.id {word} LIMIT $3 /* limit */"
         );
         // Not kept prepared: a client could ask for any number of shapes.
-        let rows = self.read("tasks", &sql, &params, false).await?;
+        let rows = self.read("tasks", &sql, Params::Typed(&params)).await?;
         rows.iter().map(Task::try_from).collect::<Result<Vec<_>, _>>().map(Some)
     }
 
