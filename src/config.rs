@@ -147,6 +147,8 @@ pub struct Images {
     pub show_multiple_locations: bool,
     /// Whether bytes that others register by the locations call are read and hashed here.
     pub do_secure_hash: bool,
+    /// Most MiB that one such job reads in a second while nobody waits for it; 0: no limit.
+    pub secure_hash_rate_mib_s: u64,
     /// Blocks of `chunk_size_mib` that one upload holds in memory at most.
     pub upload_blocks_in_flight: usize,
 }
@@ -175,6 +177,7 @@ impl Default for Images {
             do_secure_hash: true,
             upload_blocks_in_flight: 3,
         }
+            secure_hash_rate_mib_s: 200,
     }
 }
 
@@ -456,6 +459,7 @@ impl Config {
             upload_blocks_in_flight: images.upload_blocks_in_flight,
             inspection: Arc::clone(&self.inspection),
             lease: Duration::from_secs(self.jobs.lease_s),
+            secure_hash_rate_bytes: images.secure_hash_rate_mib_s.saturating_mul(1024 * 1024),
             client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),
             transfers_max: self.server.transfers_max,
             task_time_to_live: Duration::from_secs(3600 * u64::from(self.tasks.time_to_live_h)),

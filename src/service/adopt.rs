@@ -204,7 +204,7 @@ impl Services {
     async fn try_enqueue_hash(&self, tx: &Tx, id: ImageId) -> Result<Option<Job>, Error> {
         let image = lock(tx, id).await?;
         let Some(location) = image.locations.first().filter(|_| self.hashes_anything()) else { return Ok(None) };
-        let payload = json!(locate::Work { url: location.url.clone(), expected: None });
+        let payload = json!(locate::Work::new(&location.url, None));
         let job = NewJob {
             id: Uuid::new_v4(),
             kind: JobKind::Locate,

@@ -66,7 +66,8 @@ fn failed(error: impl std::fmt::Display) -> Error {
     Error::Internal(format!("a digest failed: {error}"))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -5,18 +5,20 @@
 //!                                        ── other ─> queued, without the location; data of ours is removed
 //!   without                    active, and the hashes are filled in
 //! ```
+//!
+//! How far it has come is written down from time to time, with the state of the digests: another gateway goes on there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::digest::{self, Digest};
-use super::ingest::Block;
+use super::checkpoint::{FORM, Resumable};
 use super::lease::Held;
 use super::zeros::zeros;
 use super::{Error, Services};
@@ -34,10 +36,11 @@ pub(super) const HASHING: &str = "hashing";
 
 /// Bytes of one read.
 const READ_BYTES: u64 = 4 * 1024 * 1024;
-/// Reads under way at once, and blocks that wait for a digest: what one job holds in memory is four times
+/// Reads under way at once, beside the one that is being hashed: what one job holds in memory is three times
 /// [`READ_BYTES`].
 const READS_AHEAD: usize = 2;
-const BLOCKS_WAITING: usize = 2;
+/// How often it is written down how far a job has come: a gateway that dies loses so much of its work.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the job carries.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +49,29 @@ pub(super) struct Work {
     pub(super) url: String,
     /// What its bytes should be.
     pub(super) expected: Option<Validation>,
+    /// How far the hashing has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    so_far: Option<Checkpoint>,
+}
+
+impl Work {
+    /// The work on a location that nobody has read yet.
+    pub(super) fn new(url: &str, expected: Option<Validation>) -> Self {
+        Self { url: url.to_owned(), expected, so_far: None }
+    }
+}
+
+/// Digests of the first bytes of a location, as they are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Checkpoint {
+    /// Number of the bytes.
+    at: u64,
+    /// [`FORM`] of the states.
+    form: u32,
+    /// State of the MD5.
+    checksum: Option<Vec<u8>>,
+    /// Name of the hash, and its state.
+    hash: Option<(String, Vec<u8>)>,
 }
 
 /// What the bytes are.
@@ -76,9 +102,15 @@ impl Services {
             Some(expected) => HashAlgorithm::named(&expected.os_hash_algo),
             None => self.settings.hashing_algorithm,
         };
+        // Whoever waits for an image to become active waits for the hash.
+        let rate_bytes = if image.status == Status::Importing { 0 } else { self.settings.secure_hash_rate_bytes };
         let hashing = async {
-            let reader = self.stores.get(Some(&location.store))?.open(&location.url).await?;
-            hash(reader, self.settings.checksum, algorithm).await
+            let store = self.stores.get(Some(&location.store))?;
+            let reader = store.open(&location.url).await?;
+            // A snapshot is what it was; what others serve may have changed.
+            let so_far = work.so_far.as_ref().filter(|_| store.can_clone());
+            let hashing = Hashing::begin(so_far, self.settings.checksum, algorithm, rate_bytes);
+            self.hash(job, &work, reader, hashing).await
         };
         let hashed = tokio::select! {
             biased;
@@ -91,6 +123,56 @@ impl Services {
             Ok(hashes) => self.record_hashes(job, &work, hashes).await,
             Err(store::Error::NotFound(_)) => self.reject_location(job, &work, "it is gone").await,
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Hashes what is left of a blob, its holes included.
+    async fn hash(
+        &self,
+        job: &Job,
+        work: &Work,
+        reader: Arc<dyn BlobReader>,
+        mut hashing: Hashing,
+    ) -> Result<Hashes, store::Error> {
+        let size_bytes = reader.size_bytes();
+        let data = if hashing.at < size_bytes { reader.data(hashing.at, size_bytes).await? } else { Vec::new() };
+        let mut pieces = stream::iter(pieces(data, hashing.at, size_bytes))
+            .map(|piece| {
+                let reader = Arc::clone(&reader);
+                async move {
+                    match piece {
+                        Piece::Hole(length) => Ok((zeros(length).collect(), 0)),
+                        Piece::Data(offset, length) => {
+                            let buffer = vec![0; usize::try_from(length).unwrap_or(0)];
+                            Ok::<_, store::Error>((vec![Bytes::from(reader.read(offset, buffer).await?)], length))
+                        }
+                    }
+                }
+            })
+            .buffered(READS_AHEAD);
+        let mut noted = Instant::now();
+        while let Some(piece) = pieces.next().await {
+            let (bytes, read_bytes) = piece?;
+            hashing = hashing.add(bytes).await?;
+            hashing.keep_rate(read_bytes).await;
+            if noted.elapsed() >= CHECKPOINT_INTERVAL {
+                self.note_hashing(job, work, &hashing).await;
+                noted = Instant::now();
+            }
+        }
+        Ok(hashing.finish())
+    }
+
+    /// Writes down how far a job has come. What cannot be written now is hashed again, at worst.
+    async fn note_hashing(&self, job: &Job, work: &Work, hashing: &Hashing) {
+        let so_far = Work { so_far: Some(hashing.checkpoint()), ..work.clone() };
+        let noted = async {
+            let tx = self.catalog.begin("locate_checkpoint").await?;
+            tx.job_progress(job.lease, HASHING, &json!(so_far)).await?;
+            tx.commit().await
+        };
+        if let Err(error) = noted.await {
+            tracing::debug!(image = %job.image, %error, "the progress of a hashing could not be written");
         }
     }
 
@@ -161,49 +243,92 @@ fn holds(image: &Image, work: &Work) -> bool {
     image.locations.iter().any(|location| location.url == work.url)
 }
 
-/// Digests of all the bytes of a blob, its holes included.
-async fn hash(
-    reader: Arc<dyn BlobReader>,
-    checksum: bool,
-    algorithm: Option<HashAlgorithm>,
-) -> Result<Hashes, store::Error> {
-    let failed = |e: Error| store::Error::Other(e.to_string());
-    let checksum = checksum.then(|| Digest::start(digest::function(HashAlgorithm::Md5)));
-    let hash = algorithm.map(|algorithm| (algorithm, Digest::start(digest::function(algorithm))));
-    let size_bytes = reader.size_bytes();
-    let data = reader.data(0, size_bytes).await?;
-    let mut pieces = stream::iter(pieces(data, size_bytes))
-        .map(|piece| {
-            let reader = Arc::clone(&reader);
-            async move {
-                match piece {
-                    Piece::Hole(length) => Ok(zeros(length).collect()),
-                    Piece::Data(offset, length) => {
-                        let buffer = vec![0; usize::try_from(length).unwrap_or(0)];
-                        Ok::<_, store::Error>(vec![Bytes::from(reader.read(offset, buffer).await?)])
-                    }
+/// Digests of the first bytes of a blob.
+struct Hashing {
+    /// Number of the bytes.
+    at: u64,
+    checksum: Option<Resumable>,
+    hash: Option<(HashAlgorithm, Resumable)>,
+    /// Most bytes that are read in a second; 0: no limit.
+    rate_bytes: u64,
+    begun: Instant,
+    /// Bytes read since then.
+    read_bytes: u64,
+}
+
+impl Hashing {
+    /// Goes on from where an earlier run has come to, if that computed the same digests.
+    fn begin(so_far: Option<&Checkpoint>, checksum: bool, algorithm: Option<HashAlgorithm>, rate_bytes: u64) -> Self {
+        let fresh = || Self {
+            at: 0,
+            checksum: checksum.then(|| Resumable::start(HashAlgorithm::Md5)),
+            hash: algorithm.map(|algorithm| (algorithm, Resumable::start(algorithm))),
+            rate_bytes,
+            begun: Instant::now(),
+            read_bytes: 0,
+        };
+        let resumed = so_far.filter(|so_far| so_far.form == FORM).and_then(|so_far| {
+            let checksum = match (&so_far.checksum, checksum) {
+                (Some(state), true) => Some(Resumable::resume(HashAlgorithm::Md5, state)?),
+                (None, false) => None,
+                (Some(_), false) | (None, true) => return None,
+            };
+            let hash = match (&so_far.hash, algorithm) {
+                (Some((name, state)), Some(algorithm)) if name == algorithm.as_str() => {
+                    Some((algorithm, Resumable::resume(algorithm, state)?))
                 }
-            }
-        })
-        .buffered(READS_AHEAD);
-    let waiting = Arc::new(Semaphore::new(BLOCKS_WAITING));
-    while let Some(bytes) = pieces.next().await {
-        let permit = Arc::clone(&waiting).acquire_owned().await.map_err(|e| store::Error::Other(e.to_string()))?;
-        let block = Arc::new(Block::new(bytes?, permit));
-        for digest in checksum.iter().chain(hash.as_ref().map(|(_, digest)| digest)) {
-            digest.add(&block);
+                (None, None) => None,
+                (Some(_), _) | (None, Some(_)) => return None,
+            };
+            tracing::info!(at_bytes = so_far.at, "a hashing goes on where it was cut off");
+            Some(Self { at: so_far.at, checksum, hash, ..fresh() })
+        });
+        resumed.unwrap_or_else(fresh)
+    }
+
+    /// Adds the next bytes, to each digest on a thread of its own.
+    async fn add(mut self, pieces: Vec<Bytes>) -> Result<Self, store::Error> {
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        let update = async |digest: Option<Resumable>| {
+            let Some(mut digest) = digest else { return Ok(None) };
+            let pieces = pieces.clone();
+            let updated = tokio::task::spawn_blocking(move || {
+                pieces.iter().for_each(|piece| digest.update(piece));
+                digest
+            });
+            updated.await.map(Some).map_err(|e| store::Error::Other(format!("a digest failed: {e}")))
+        };
+        let (algorithm, hash) = self.hash.unzip();
+        let (checksum, hash) = tokio::try_join!(update(self.checksum), update(hash))?;
+        self.checksum = checksum;
+        self.hash = algorithm.zip(hash);
+        self.at += length as u64;
+        Ok(self)
+    }
+
+    /// Waits until so many bytes more are not too many.
+    async fn keep_rate(&mut self, read_bytes: u64) {
+        self.read_bytes += read_bytes;
+        if let Some(due_ms) = self.read_bytes.saturating_mul(1000).checked_div(self.rate_bytes) {
+            tokio::time::sleep_until(self.begun + Duration::from_millis(due_ms)).await;
         }
     }
-    Ok(Hashes {
-        checksum: match checksum {
-            Some(digest) => Some(digest.finish().await.map_err(failed)?),
-            None => None,
-        },
-        hash: match hash {
-            Some((algorithm, digest)) => Some((algorithm, digest.finish().await.map_err(failed)?)),
-            None => None,
-        },
-    })
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            at: self.at,
+            form: FORM,
+            checksum: self.checksum.as_ref().map(Resumable::save),
+            hash: self.hash.as_ref().map(|(algorithm, hash)| (algorithm.as_str().to_owned(), hash.save())),
+        }
+    }
+
+    fn finish(self) -> Hashes {
+        Hashes {
+            checksum: self.checksum.map(Resumable::finish),
+            hash: self.hash.map(|(algorithm, hash)| (algorithm, hash.finish())),
+        }
+    }
 }
 
 /// A part of a blob.
@@ -213,10 +338,9 @@ pub(super) enum Piece {
     Data(u64, u64),
 }
 
-/// A blob of `size_bytes` with these runs of data, in pieces of at most [`READ_BYTES`].
-pub(super) fn pieces(data: Vec<(u64, u64)>, size_bytes: u64) -> impl Iterator<Item = Piece> {
+/// What there is from `at` on of a blob of `size_bytes` with these runs of data, in pieces of at most [`READ_BYTES`].
+pub(super) fn pieces(data: Vec<(u64, u64)>, mut at: u64, size_bytes: u64) -> impl Iterator<Item = Piece> {
     let mut runs = data.into_iter().peekable();
-    let mut at = 0;
     std::iter::from_fn(move || {
         while runs.next_if(|(offset, length)| offset + length <= at).is_some() {}
         let piece = match runs.peek() {
@@ -243,6 +367,7 @@ mod tests {
         fn pieces_cover_the_blob_once_and_in_order(
             runs in prop::collection::vec((0..3 * READ_BYTES, 1..3 * READ_BYTES), 0..6),
             rest in 0..3 * READ_BYTES,
+            from in 0_u64..100,
         ) {
             let mut data = Vec::new();
             let mut size_bytes = 0;
@@ -251,8 +376,8 @@ mod tests {
                 size_bytes += gap + length;
             }
             size_bytes += rest;
-            let mut at = 0;
-            for piece in pieces(data.clone(), size_bytes) {
+            let mut at = size_bytes * from / 100;
+            for piece in pieces(data.clone(), at, size_bytes) {
                 let within = |n: u64| data.iter().any(|(offset, length)| (*offset..offset + length).contains(&n));
                 let length = match piece {
                     Piece::Hole(length) => {

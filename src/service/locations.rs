@@ -94,7 +94,7 @@ impl Services {
         };
         tx.insert_task(&task).await?;
         if verify || self.settings.do_secure_hash && self.hashes_anything() {
-            let work = locate::Work { url: found.location.url.clone(), expected: body.validation.clone() };
+            let work = locate::Work::new(&found.location.url, body.validation.clone());
             let job = NewJob {
                 id: task.id,
                 kind: JobKind::Locate,

@@ -3,6 +3,7 @@
 mod activation;
 mod adopt;
 mod cache;
+mod checkpoint;
 mod create;
 mod delete;
 mod digest;
@@ -97,6 +98,8 @@ pub struct Settings {
     /// Blocks of one upload in memory at once.
     pub upload_blocks_in_flight: usize,
     /// What images' bytes may be.
+    /// Most bytes that one hashing reads in a second while nobody waits for it; 0: no limit.
+    pub secure_hash_rate_bytes: u64,
     pub inspection: Arc<inspect::Rules>,
     /// How long a lease lasts without being renewed.
     pub lease: Duration,

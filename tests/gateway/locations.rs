@@ -443,13 +443,13 @@ fn data_on_its_way_out_cannot_be_referred_to() {
     register(&demo, &second, &body).expect(202);
 }
 
-/// MD5 of 1 GiB of zeros.
-const ZEROS_MD5: &str = "cd573cfaace07e7949bc0c46028904ff";
+/// MD5 of 512 MiB of zeros.
+const ZEROS_MD5: &str = "aa559b4e3523a6c931f08f4df52d58f2";
 
 /// A queued image, and a blob of zeros that takes seconds to hash.
 fn slow(demo: &Client) -> (String, Foreign) {
     let id = demo.create("slow");
-    let data = Foreign::sparse(&id, 1024);
+    let data = Foreign::sparse(&id, 512);
     (id, data)
 }
 
@@ -467,7 +467,7 @@ fn another_gateway_finishes_the_hashing_of_one_that_died() {
         survivor.sql("SELECT count(lease_owner) FROM jobs WHERE kind = 'locate'") == "1"
     });
     let image = client.show(&id);
-    assert_eq!((&image["status"], &image["size"]), (&"importing".into(), &(1_u64 << 30).into()));
+    assert_eq!((&image["status"], &image["size"]), (&"importing".into(), &(1_u64 << 29).into()));
     assert!(image["direct_url"].is_null() && image["os_hash_value"].is_null(), "{image}");
     // What is not verified is nobody's to read or to replace.
     client.get(&format!("/v2/images/{id}/file")).expect(204);
@@ -518,4 +518,32 @@ fn an_image_can_be_deleted_while_it_is_hashed() {
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kib < 300 * 1024, "{peak}");
+}
+
+#[test]
+fn a_hashing_keeps_its_rate_and_goes_on_where_it_was_cut_off() {
+    const MIB: usize = 1 << 20;
+    let slow = Options::quick().set("images", "secure_hash_rate_mib_s", 4);
+    let mut first = Gateway::start(slow);
+    let bytes = [random_bytes(20, 20 * MIB), vec![0; 60 * MIB], random_bytes(21, 4 * MIB + 5)].concat();
+    let data = Foreign::new(&unique("slow"), &bytes);
+    let demo = first.client(Token::Demo);
+    let id = demo.create("slow");
+    register(&demo, &id, &json!({"url": data.url})).expect(202);
+    // 1. Active at once, hashed in its own time: that of the bytes that are read.
+    assert_eq!(status_of(&demo, &id), "active");
+    let at = "SELECT coalesce(max((payload -> 'so_far' ->> 'at')::bigint), 0) FROM jobs WHERE kind = 'locate'";
+    eventually("it is written down how far it has come", HASHED_S, || first.sql(at) != "0");
+    assert!(demo.show(&id)["os_hash_value"].is_null(), "24 MiB take 6 s");
+    // 2. Another gateway goes on, and does not begin again.
+    let second = first.sibling_with(Options::quick());
+    first.signal("KILL");
+    assert_eq!(first.wait(10), None);
+    let demo = second.client(Token::Demo);
+    eventually("it is hashed", TAKEOVER_S + HASHED_S, || !demo.show(&id)["os_hash_value"].is_null());
+    assert!(second.log().contains("a hashing goes on where it was cut off"), "{}", second.log());
+    assert_eq!(demo.show(&id)["os_hash_value"], hash(&bytes));
+    assert_eq!(demo.show(&id)["checksum"], digest("md5sum", &bytes));
+    await_clean(&second, &[], &[], HASHED_S);
+    assert!(data.is_whole());
 }

@@ -49,7 +49,7 @@ pub(super) async fn blob(reader: Arc<dyn BlobReader>) -> Result<Extents, Error> 
             }
         }
     };
-    Ok(Box::pin(stream::iter(pieces(data, size_bytes)).map(read).buffered(READS_AHEAD)))
+    Ok(Box::pin(stream::iter(pieces(data, 0, size_bytes)).map(read).buffered(READS_AHEAD)))
 }
 
 /// A download, with its first bytes looked at: they come again.
