@@ -24,7 +24,7 @@ use crate::identity::limits::{Limits, Source};
 use crate::identity::local::Local;
 use crate::identity::protection::{Protections, RuleFormat};
 use crate::identity::{Identity, Mode, Policy, keystone, policy};
-use crate::service::Plugin;
+use crate::service::{ConvertOnUpload, Plugin};
 use crate::store::{Common, Kind, Specific};
 use crate::{api, catalog, fetch, identity, service, store};
 
@@ -151,6 +151,8 @@ pub struct Images {
     pub secure_hash_rate_mib_s: u64,
     /// Blocks of `chunk_size_mib` that one upload holds in memory at most.
     pub upload_blocks_in_flight: usize,
+    /// Whether uploads to RBD stores become raw: `never`, `on-request` or `always`.
+    pub convert_on_upload: ConvertOnUpload,
 }
 
 impl Default for Images {
@@ -175,9 +177,10 @@ impl Default for Images {
             show_image_direct_url: true,
             show_multiple_locations: false,
             do_secure_hash: true,
-            upload_blocks_in_flight: 3,
-        }
             secure_hash_rate_mib_s: 200,
+            upload_blocks_in_flight: 3,
+            convert_on_upload: ConvertOnUpload::OnRequest,
+        }
     }
 }
 
@@ -456,13 +459,14 @@ impl Config {
             hashing_algorithm: self.hashing_algorithm,
             show_multiple_locations: images.show_multiple_locations,
             do_secure_hash: images.do_secure_hash,
+            secure_hash_rate_bytes: images.secure_hash_rate_mib_s.saturating_mul(1024 * 1024),
             upload_blocks_in_flight: images.upload_blocks_in_flight,
             inspection: Arc::clone(&self.inspection),
             lease: Duration::from_secs(self.jobs.lease_s),
-            secure_hash_rate_bytes: images.secure_hash_rate_mib_s.saturating_mul(1024 * 1024),
             client_idle_timeout: Duration::from_secs(self.server.body_idle_timeout_s),
             transfers_max: self.server.transfers_max,
             task_time_to_live: Duration::from_secs(3600 * u64::from(self.tasks.time_to_live_h)),
+            convert_on_upload: images.convert_on_upload,
             import: service::ImportSettings {
                 methods: self.import.methods.iter().filter_map(|name| Method::parse(name)).collect(),
                 staging_time: Duration::from_secs(3600 * u64::from(self.import.staging_time_h)),

@@ -259,6 +259,16 @@ impl Tx {
         Ok(self.execute(sql, &[&lease.job, &lease.token, &state]).await? == 1)
     }
 
+    /// Moves a job from one state to the next. `false`: the lease is lost, or it has been done.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn advance_job(&self, lease: Lease, from: &'static str, to: &'static str) -> Result<bool, Error> {
+        let sql = "-- job_advance\n\
+            UPDATE jobs SET state = $4 /* to */ WHERE id = $1 /* id */ AND lease_token = $2 /* lease_token */ AND state = $3 /* from */";
+        Ok(self.execute(sql, &[&lease.job, &lease.token, &from, &to]).await? == 1)
+    }
+
     /// Lets a job wait in a state that needs nobody, for `pause` at most; it reserves nothing any more. `false`: the
     /// lease is lost.
     ///

@@ -57,6 +57,22 @@ pub fn expected_hash(value: &str) -> Result<Validation, Refusal> {
     Ok(expected)
 }
 
+/// Property of an image by which a client asks that its upload be converted; the one value is `raw`.
+pub const CONVERT: &str = "rockpool_convert";
+
+/// Reads the value of [`CONVERT`].
+///
+/// # Errors
+/// [`Refusal::Invalid`] naming the property.
+pub fn asks_for_raw(value: &str) -> Result<(), Refusal> {
+    match value {
+        "raw" => Ok(()),
+        _ => Err(Refusal::Invalid(format!(
+            "The property {CONVERT}: must be raw, the one format that images are converted to, not '{value}'; remove it to keep the image as it is."
+        ))),
+    }
+}
+
 /// A request for an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {

@@ -162,7 +162,7 @@ impl Services {
         copied: Copied<'_>,
     ) -> Result<(), Error> {
         let attempt = Attempt::upload(image.id, Uuid::new_v4());
-        let mut progress = Progress { store: store.name().to_owned(), version: image.version + 1, content: None };
+        let mut progress = Progress::begin(store.name(), image.version + 1);
         let lease = self.begin_upload(attempt, &progress, None, None).await?;
         let held = Held::keep(&self.catalog, lease, self.settings.lease);
         let copy = async {
@@ -178,7 +178,7 @@ impl Services {
         match copy.await {
             Ok(content) => progress.content = Some(content),
             Err(failure) => {
-                self.undo_upload(attempt, lease, store.as_ref(), &failure).await;
+                self.undo_upload(attempt, lease, store.as_ref(), &progress, &failure).await;
                 return Err(failure);
             }
         }

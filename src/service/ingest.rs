@@ -15,13 +15,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use openssl::hash::MessageDigest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::convert::Receipt;
 use super::digest::{self, Digest};
 use super::quota::Allowance;
 use super::zeros::{data_ranges, slice, zero_piece};
@@ -32,6 +33,8 @@ use crate::store::{self, BlobWriter};
 /// Pieces shorter than this are copied together: a client that sends single bytes must not cost a
 /// reference each.
 const PIECE_MIN_BYTES: usize = 16 * 1024;
+/// Blocks in which bytes pass that are decoded before they are stored.
+const OBSERVED_BLOCK_BYTES: usize = 1024 * 1024;
 
 /// Why a stream ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -192,11 +195,78 @@ async fn run(
     while let Some(written) = writes.join_next().await {
         check(written)?;
     }
-    let finish = async |digest: Option<Digest>| match digest {
+    Ok(Pumped { size_bytes: offset, checksum: finish(checksum).await?, hash: finish(hash).await?, facts })
+}
+
+/// The same bytes on their way to a decoder: the plan is kept, and the receipt is complete, when the last one has passed.
+pub(super) fn observed(body: Extents, plan: Plan, receipt: Receipt) -> Extents {
+    let observer = Observer {
+        body: Box::pin(body.fuse()),
+        gather: Gather { block_bytes: OBSERVED_BLOCK_BYTES, rest: Extent::Zero(0), allowance: None },
+        checksum: plan.checksum.then(|| Digest::start(MessageDigest::md5())),
+        inspection: Inspection::new(plan.expected.clone()),
+        permits: Arc::new(Semaphore::new(plan.blocks_in_flight)),
+        plan,
+        receipt,
+        offset: 0,
+        ready: Vec::new().into_iter(),
+    };
+    Box::pin(stream::try_unfold(observer, |mut observer| async move {
+        let next = observer.next().await;
+        next.map(|piece| piece.map(|piece| (Extent::Data(piece), observer)))
+    }))
+}
+
+/// What looks at bytes that pass.
+struct Observer {
+    body: Extents,
+    gather: Gather,
+    checksum: Option<Digest>,
+    inspection: Inspection,
+    permits: Arc<Semaphore>,
+    plan: Plan,
+    receipt: Receipt,
+    offset: u64,
+    /// What is left of the last block.
+    ready: std::vec::IntoIter<Bytes>,
+}
+
+impl Observer {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(piece) = self.ready.next() {
+            return Ok(Some(piece));
+        }
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|e| Error::Internal(e.to_string()))?;
+        let pieces = self.gather.next(&mut self.body, &self.plan, self.offset).await?;
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        if length == 0 {
+            check_end(&self.plan, self.offset)?;
+            self.inspection.finish()?;
+            self.receipt.complete(finish(self.checksum.take()).await?);
+            return Ok(None);
+        }
+        for piece in &pieces {
+            self.inspection.feed(piece);
+        }
+        if self.offset == 0
+            && let Some(refusal) = self.inspection.refusal()
+        {
+            return Err(refusal.into());
+        }
+        if let Some(checksum) = &self.checksum {
+            checksum.add(&Arc::new(Block::new(pieces.clone(), permit)));
+        }
+        self.offset += length as u64;
+        self.ready = pieces.into_iter();
+        Ok(self.ready.next())
+    }
+}
+
+async fn finish(digest: Option<Digest>) -> Result<Option<String>, Error> {
+    match digest {
         Some(digest) => digest.finish().await.map(Some),
         None => Ok(None),
-    };
-    Ok(Pumped { size_bytes: offset, checksum: finish(checksum).await?, hash: finish(hash).await?, facts })
+    }
 }
 
 fn check(written: Result<Result<(), store::Error>, JoinError>) -> Result<(), Error> {

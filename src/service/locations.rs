@@ -207,12 +207,7 @@ impl Services {
             }
             other => other?.size_bytes(),
         };
-        if size_bytes > self.settings.image_size_cap_bytes {
-            return Err(Error::TooLarge(format!(
-                "The image exceeds the maximum of {} bytes (image_size_cap).",
-                self.settings.image_size_cap_bytes
-            )));
-        }
+        self.check_size(Some(size_bytes))?;
         let location =
             Location { store: store.name().to_owned(), url: url.to_owned(), metadata: Map::new(), owned: false };
         Ok(Found { location, size_bytes })

@@ -4,6 +4,7 @@ mod activation;
 mod adopt;
 mod cache;
 mod checkpoint;
+mod convert;
 mod create;
 mod delete;
 mod digest;
@@ -22,6 +23,7 @@ mod metadefs;
 mod protect;
 mod quota;
 mod readiness;
+mod receive;
 mod recover;
 mod relocate;
 mod show;
@@ -40,7 +42,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use serde::Deserialize;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, Tx};
@@ -95,11 +98,11 @@ pub struct Settings {
     pub show_multiple_locations: bool,
     /// Whether registered bytes are read and hashed.
     pub do_secure_hash: bool,
+    /// Most bytes that one hashing reads in a second while nobody waits for it; 0: no limit.
+    pub secure_hash_rate_bytes: u64,
     /// Blocks of one upload in memory at once.
     pub upload_blocks_in_flight: usize,
     /// What images' bytes may be.
-    /// Most bytes that one hashing reads in a second while nobody waits for it; 0: no limit.
-    pub secure_hash_rate_bytes: u64,
     pub inspection: Arc<inspect::Rules>,
     /// How long a lease lasts without being renewed.
     pub lease: Duration,
@@ -109,10 +112,24 @@ pub struct Settings {
     pub transfers_max: usize,
     /// How long a task is shown after its end.
     pub task_time_to_live: Duration,
+    /// Whether uploads are converted.
+    pub convert_on_upload: ConvertOnUpload,
     /// How images are imported.
     pub import: ImportSettings,
     /// How long events stay in the outbox, in days.
     pub event_retention_days: u32,
+}
+
+/// Whether images become raw that are uploaded to a store that can be cloned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConvertOnUpload {
+    /// They are stored as they come.
+    Never,
+    /// Those whose property asks for it.
+    OnRequest,
+    /// All that are in a format that is converted.
+    Always,
 }
 
 /// How images are imported.
@@ -176,6 +193,8 @@ pub struct Services {
     /// Tasks that must not be cut off when the process stops.
     tasks: TaskTracker,
     transfers: Transfers,
+    /// A permit for each staged image that is being converted.
+    conversions: Arc<Semaphore>,
     /// Rings when a job has been left for the worker.
     job_bell: Notify,
     /// The same for jobs that take long.
@@ -203,6 +222,7 @@ impl Services {
             fetcher,
             tasks: TaskTracker::new(),
             transfers: Transfers::new(settings.transfers_max),
+            conversions: Arc::new(Semaphore::new(convert::CONVERSIONS_MAX)),
             settings,
             job_bell: Notify::new(),
             long_job_bell: Notify::new(),

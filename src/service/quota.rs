@@ -37,14 +37,16 @@ impl Services {
         let limits = self.limits.of(project, &self.identity, caller.request_id.as_deref()).await?;
         Ok(limits.map(|limits| Account { project: project.to_owned(), limits }))
     }
+
+    /// The same for what nobody has asked for by a request.
+    pub(super) async fn account_of(&self, owner: Option<&str>) -> Result<Option<Account>, Error> {
+        let Some(project) = owner else { return Ok(None) };
+        let limits = self.limits.of(project, &self.identity, None).await?;
+        Ok(limits.map(|limits| Account { project: project.to_owned(), limits }))
+    }
 }
 
 impl Account {
-    /// The account of a project with these limits.
-    pub(super) fn of(project: &str, limits: ProjectLimits) -> Self {
-        Self { project: project.to_owned(), limits }
-    }
-
     /// Refuses what `tx` has written if that exceeds a limit: so much of each resource. Nothing may be written
     /// after it; the caller rolls back what was refused.
     pub(super) async fn admit(&self, tx: &Tx, asked: &[(Resource, u64)]) -> Result<(), Error> {

@@ -191,7 +191,7 @@ fn record(image: &Image, shown: Shown) -> Vec<Finding> {
         other => problem(
             "disk_format",
             format!("{}: only raw is cloned, and a record of data cannot be changed", other.unwrap_or("not set")),
-            "make an image of the same data as raw: import it with conversion, or qemu-img convert -O raw and upload that",
+            "make an image of the same data as raw: import it with conversion, upload it with the property rockpool_convert=raw, or qemu-img convert -O raw and upload that",
         ),
     };
     let container = match image.attributes.container_format.as_deref() {

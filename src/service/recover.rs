@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Held;
-use super::upload::{COMMITTING, Progress, WRITING};
+use super::upload::{COMMITTING, Progress, SWEEPING, WRITING};
 use super::{Error, Services};
 use crate::catalog::{Job, JobKind};
 use crate::domain::query::Scope;
@@ -88,6 +88,9 @@ impl Services {
                 other => other,
             };
         }
+        if job.state == SWEEPING {
+            return self.sweep_upload(attempt, job.lease, store.as_ref(), &progress).await;
+        }
         if job.state == WRITING {
             tracing::info!(image = %job.image, "undoing an upload whose gateway is gone");
             // The record first: its data may have to wait until the dead writer stops counting as a user.
@@ -95,8 +98,7 @@ impl Services {
                 return Ok(());
             }
         }
-        store.discard(attempt).await?;
-        Ok(self.forget_attempt(attempt, job.lease).await?)
+        self.discard_upload(attempt, job.lease, store.as_ref(), &progress).await
     }
 
     async fn recover_delete(&self, job: &Job, held: &Held) -> Result<(), Error> {

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::ingest::{Plan, pump, received};
+use super::ingest::{Extents, Plan, Pumped, pump, received};
 use super::lease::Held;
 use super::quota::{Account, Allowance};
 use super::recover::GATEWAY_DIED;
@@ -67,7 +68,7 @@ impl Services {
         if !BEGIN_STAGE.allows(image.status) {
             return Err(not_queued(&image));
         }
-        self.check_declared(&upload)?;
+        self.check_size(upload.declared_bytes)?;
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
         let transfer = self.transfers.begin()?;
         let store = self.stores.staging().ok_or_else(|| Error::Internal("no store can keep staged data".into()))?;
@@ -167,15 +168,8 @@ impl Services {
     ) -> Result<Content, Error> {
         // Hashed is what is stored in the end.
         let plan = Plan { algorithm: None, ..self.plan(upload.declared_bytes) };
-        let mut writer = store.create(attempt, upload.declared_bytes).await?;
-        let pumped = match pump(received(upload.body), writer.as_mut(), &plan, allowance, held.lost()).await {
-            Ok(pumped) => pumped,
-            Err(failure) => {
-                writer.abandon().await;
-                return Err(failure);
-            }
-        };
-        writer.seal(pumped.size_bytes, &staged_description(attempt)).await?;
+        let body = received(upload.body);
+        let pumped = write_staged(store.as_ref(), attempt, body, &plan, allowance, held.lost()).await?;
         Ok(Content { checksum: pumped.checksum, ..Content::of_size(pumped.size_bytes) })
     }
 
@@ -265,6 +259,27 @@ impl Services {
         tx.commit().await?;
         Ok(false)
     }
+}
+
+/// Keeps bytes where they can be read here and there. With an error they are left to be discarded.
+pub(super) async fn write_staged(
+    store: &dyn Store,
+    attempt: Attempt,
+    extents: Extents,
+    plan: &Plan,
+    allowance: Option<Allowance>,
+    stop: &CancellationToken,
+) -> Result<Pumped, Error> {
+    let mut writer = store.create(attempt, plan.declared_bytes).await?;
+    let pumped = match pump(extents, writer.as_mut(), plan, allowance, stop).await {
+        Ok(pumped) => pumped,
+        Err(failure) => {
+            writer.abandon().await;
+            return Err(failure);
+        }
+    };
+    writer.seal(pumped.size_bytes, &staged_description(attempt)).await?;
+    Ok(pumped)
 }
 
 /// Queues an image again that waits for staged data; others are left as they are.

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   catalog   queued -> saving, job "writing" with a lease
-//!   store     uploading-<id>-<attempt>: bytes, snapshot, description
+//!   store     uploading-<id>-<attempt>: bytes, snapshot, description (see `receive`)
 //!   catalog   job "committing", with what is known of the bytes      <- from here on it only goes forward
 //!   store     renamed to <id>
-//!   catalog   saving -> active, location; the job is gone
+//!   catalog   saving -> active, location; the job is gone, or "sweeping" where something was staged
 //! ```
 //!
 //! Whatever breaks before "committing" is undone: by this gateway at once, or by any gateway when the
@@ -19,9 +19,11 @@ use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::ingest::{ByteStream, Plan, Pumped, pump, received};
+use super::convert::Receipt;
+use super::ingest::{ByteStream, Plan, Pumped};
 use super::lease::Held;
-use super::quota::{Account, Allowance};
+use super::quota::Account;
+use super::receive::Reception;
 use super::transfer::Transfer;
 use super::{Error, Services};
 use crate::catalog::{self, Charge, JobKind, Lease, NewJob};
@@ -32,7 +34,7 @@ use crate::domain::status::{ABORT_UPLOAD, ACTIVATE, BEGIN_UPLOAD, Status};
 use crate::format::inspect::Expected;
 use crate::identity::Caller;
 use crate::identity::policy::Action;
-use crate::store::{self, Attempt, Store, description};
+use crate::store::{self, Attempt, Store};
 
 /// Pause between two tries to write down a result while the catalog does not answer.
 const COMMIT_RETRY_PAUSE: Duration = Duration::from_millis(300);
@@ -57,6 +59,19 @@ pub(super) struct Progress {
     /// What is known of the bytes; set when they are all there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) content: Option<Content>,
+    /// What the image is now, where that is not what its record says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) disk_format: Option<String>,
+    /// Staging attempts in the same store that are not known to be gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) staging: Vec<Uuid>,
+}
+
+impl Progress {
+    /// An upload to this store that begins, of an image whose record has this version then.
+    pub(super) fn begin(store: &str, version: i64) -> Self {
+        Self { store: store.to_owned(), version, content: None, disk_format: None, staging: Vec::new() }
+    }
 }
 
 /// Job states of an upload.
@@ -65,6 +80,8 @@ pub(super) const WRITING: &str = "writing";
 pub(super) const COMMITTING: &str = "committing";
 /// The record is queued again or deleted; data of the attempt may be left.
 pub(super) const DISCARDING: &str = "discarding";
+/// The image has its data; what was staged for it may be left.
+pub(super) const SWEEPING: &str = "sweeping";
 
 impl Services {
     /// Stores the bytes of a queued image.
@@ -76,35 +93,36 @@ impl Services {
         let image = self.permitted(Action::UploadImage, caller, id).await?;
         let store = Arc::clone(self.target(upload.store.as_deref())?);
         check_ready(&image)?;
-        self.check_declared(&upload)?;
+        self.check_size(upload.declared_bytes)?;
+        let converts = self.converts_upload(&image.attributes)?;
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
         let transfer = self.transfers.begin()?;
         // 2. Intent, and room for the bytes.
         let attempt = Attempt::upload(image.id, Uuid::new_v4());
         // Beginning is a change of the record itself.
-        let progress = Progress { store: store.name().to_owned(), version: image.version + 1, content: None };
+        let progress = Progress::begin(store.name(), image.version + 1);
         let charge = image
             .attributes
             .owner
             .as_deref()
             .map(|project| Charge { project, bytes: upload.declared_bytes.unwrap_or(0) });
         let lease = self.begin_upload(attempt, &progress, charge, account.as_ref()).await?;
-        let allowance = match (upload.declared_bytes, account) {
-            (None, Some(account)) => Allowance::new(&self.catalog, account, Resource::ImageSizeTotal, lease),
-            (Some(_), _) | (None, None) => None,
-        };
         // 3. The rest runs to its end even if this request is dropped: the client's going away shows in
         //    the body, and is undone like any other failure.
         let services = Arc::clone(self);
-        let work = async move { services.run_upload(lease, progress, &image, upload, allowance, transfer).await };
+        let work = async move {
+            let held = Held::keep(&services.catalog, lease, services.settings.lease);
+            let reception = Reception { image: &image, attempt, store: &store, held: &held, account, converts };
+            services.run_upload(reception, progress, upload, transfer).await
+        };
         let task = self.tasks.spawn(work.in_current_span());
         task.await.map_err(|panic| Error::Internal(format!("the upload task panicked: {panic}")))?
     }
 
-    /// Refuses an upload that announces more than any image may have.
-    pub(super) fn check_declared(&self, upload: &Upload) -> Result<(), Error> {
+    /// Refuses more bytes than any image may have, where their number is known.
+    pub(super) fn check_size(&self, size_bytes: Option<u64>) -> Result<(), Error> {
         let cap_bytes = self.settings.image_size_cap_bytes;
-        if upload.declared_bytes.is_some_and(|size| size > cap_bytes) {
+        if size_bytes.is_some_and(|size| size > cap_bytes) {
             return Err(Error::TooLarge(format!(
                 "The image exceeds the maximum of {cap_bytes} bytes (image_size_cap)."
             )));
@@ -156,63 +174,29 @@ impl Services {
 
     async fn run_upload(
         &self,
-        lease: Lease,
+        reception: Reception<'_>,
         mut progress: Progress,
-        image: &Image,
         upload: Upload,
-        allowance: Option<Allowance>,
         transfer: Transfer,
     ) -> Result<(), Error> {
-        let attempt = Attempt::upload(image.id, lease.job);
-        let store = Arc::clone(self.stores.get(Some(&progress.store))?);
-        let held = Held::keep(&self.catalog, lease, self.settings.lease);
+        let Reception { attempt, store, held, .. } = reception;
         let begun = Instant::now();
         // 4. Bytes, sealed.
-        match self.receive(image, attempt, &store, upload, allowance, &held).await {
+        match self.receive(&reception, upload, &mut progress).await {
             Ok(content) => progress.content = Some(content),
             Err(failure) => {
-                self.undo_upload(attempt, held.lease, store.as_ref(), &failure).await;
+                self.undo_upload(attempt, held.lease, store.as_ref(), &progress, &failure).await;
                 return Err(failure);
             }
         }
         drop(transfer);
         // 5. Completion. Failing here leaves open whether the record was made: the job decides, when its lease
         //    runs out.
-        self.record_received(&held, &progress).await?;
-        self.complete_upload(attempt, &held, store.as_ref(), &progress).await?;
+        self.record_received(held, &progress).await?;
+        self.complete_upload(attempt, held, store.as_ref(), &progress).await?;
         let size_bytes = progress.content.as_ref().map_or(0, |content| content.size_bytes);
         tracing::info!(image = %attempt.image, store = store.name(), size_bytes, duration_ms = millis(begun), "an image was stored");
         Ok(())
-    }
-
-    /// Step 4: a sealed attempt, and what is known of its bytes.
-    async fn receive(
-        &self,
-        image: &Image,
-        attempt: Attempt,
-        store: &Arc<dyn Store>,
-        upload: Upload,
-        allowance: Option<Allowance>,
-        held: &Held,
-    ) -> Result<Content, Error> {
-        let plan = Plan { expected: self.expected(&image.attributes), ..self.plan(upload.declared_bytes) };
-        let mut writer = store.create(attempt, upload.declared_bytes).await?;
-        let pumped = match pump(received(upload.body), writer.as_mut(), &plan, allowance, held.lost()).await {
-            Ok(pumped) => pumped,
-            Err(failure) => {
-                writer.abandon().await;
-                return Err(failure);
-            }
-        };
-        if let Some(warning) = &pumped.facts.warning {
-            tracing::warn!(image = %attempt.image, warning, "an image is not what it is called");
-        }
-        let content = content(pumped, &plan);
-        // The snapshot waits for a round of the monitors: what an operator wants to tell from slow transfers.
-        let received = Instant::now();
-        writer.seal(content.size_bytes, &description(image, &content, attempt.id)).await?;
-        tracing::info!(image = %attempt.image, duration_ms = millis(received), "a snapshot was taken");
-        Ok(content)
     }
 
     /// What is done with so many bytes, or an unknown number, on their way in. They may be of any format, if they are
@@ -280,7 +264,7 @@ impl Services {
             Err(error @ store::Error::NotFound(_)) => {
                 // Somebody removed it by hand: there is nothing to finish.
                 let failure = error.into();
-                self.undo_upload(attempt, held.lease, store, &failure).await;
+                self.undo_upload(attempt, held.lease, store, progress, &failure).await;
                 return Err(failure);
             }
             other => other?,
@@ -290,11 +274,15 @@ impl Services {
             match self.try_activate(attempt, held.lease, progress, content, &location).await {
                 Ok(Activation::Done) => {
                     self.job_bell.notify_one();
+                    if !progress.staging.is_empty() {
+                        let swept = self.sweep_upload(attempt, held.lease, store, progress).await;
+                        self.put_off(attempt, held.lease, swept).await;
+                    }
                     return Ok(());
                 }
                 Ok(Activation::Deleted) => {
                     let gone = Error::Gone(format!("Image {} was deleted while data arrived.", attempt.image));
-                    self.undo_upload(attempt, held.lease, store, &gone).await;
+                    self.undo_upload(attempt, held.lease, store, progress, &gone).await;
                     return Err(gone);
                 }
                 Ok(Activation::NotOurs) => return self.outcome_elsewhere(attempt).await,
@@ -328,7 +316,12 @@ impl Services {
         let tx = self.catalog.begin("upload_activate").await?;
         // The image's row first, as a deletion does.
         let image = tx.lock_image(attempt.image).await?;
-        if !tx.finish_job(lease).await? {
+        // Once: a commit whose answer was lost has made the image what it is.
+        let ours = match progress.staging.is_empty() {
+            true => tx.finish_job(lease).await?,
+            false => tx.advance_job(lease, COMMITTING, SWEEPING).await?,
+        };
+        if !ours {
             tx.rollback().await?;
             return Ok(Activation::NotOurs);
         }
@@ -339,6 +332,10 @@ impl Services {
         tx.set_content(attempt.image, content).await?;
         tx.set_locations(attempt.image, &[], std::slice::from_ref(location)).await?;
         tx.transition(attempt.image, &ACTIVATE).await?;
+        if let Some(format) = &progress.disk_format {
+            let next = Attributes { disk_format: Some(format.clone()), ..image.attributes.clone() };
+            tx.update_attributes(attempt.image, &image.attributes, &next, tx.now().await?).await?;
+        }
         if image.version != progress.version {
             tx.leave_describe_job(attempt.image).await?;
         }
@@ -351,7 +348,14 @@ impl Services {
     /// Puts everything back as it was before the upload: the record is queued again, so that a retry is
     /// possible whatever the store does, then the data goes. What cannot be done now is left to the job. To be
     /// called only while no other gateway can take the upload for complete.
-    pub(super) async fn undo_upload(&self, attempt: Attempt, lease: Lease, store: &dyn Store, failure: &Error) {
+    pub(super) async fn undo_upload(
+        &self,
+        attempt: Attempt,
+        lease: Lease,
+        store: &dyn Store,
+        progress: &Progress,
+        failure: &Error,
+    ) {
         match self.requeue(attempt, lease, &reason(failure)).await {
             Ok(true) => {}
             // Somebody else does it; two at the same time would get in each other's way.
@@ -361,12 +365,40 @@ impl Services {
                 return;
             }
         }
-        let discarded = match store.discard(attempt).await {
-            Ok(()) => self.forget_attempt(attempt, lease).await.map_err(Error::from),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = discarded {
-            tracing::info!(image = %attempt.image, %error, "the rest of a failed upload will be removed later");
+        let discarded = self.discard_upload(attempt, lease, store, progress).await;
+        self.put_off(attempt, lease, discarded).await;
+    }
+
+    /// Removes whatever an upload has left whose record has been queued again.
+    pub(super) async fn discard_upload(
+        &self,
+        attempt: Attempt,
+        lease: Lease,
+        store: &dyn Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        store.discard(attempt).await?;
+        self.sweep_upload(attempt, lease, store, progress).await
+    }
+
+    /// Removes what was staged for an upload, and ends its job.
+    pub(super) async fn sweep_upload(
+        &self,
+        attempt: Attempt,
+        lease: Lease,
+        store: &dyn Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        for id in &progress.staging {
+            store.discard(Attempt::staging(attempt.image, *id)).await?;
+        }
+        Ok(self.forget_attempt(attempt, lease).await?)
+    }
+
+    /// Leaves to the job what could not be removed.
+    async fn put_off(&self, attempt: Attempt, lease: Lease, removed: Result<(), Error>) {
+        if let Err(error) = removed {
+            tracing::info!(image = %attempt.image, %error, "the rest of an upload will be removed later");
             let _ = self.catalog.postpone_job(lease, Duration::ZERO, &error.to_string()).await;
             self.job_bell.notify_one();
         }
@@ -434,7 +466,7 @@ async fn wait_for_catalog(held: &Held, error: catalog::Error) -> Result<(), Erro
     }
 }
 
-fn millis(since: Instant) -> u64 {
+pub(super) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -459,13 +491,18 @@ pub(super) fn check_formats(attributes: &Attributes) -> Result<(), Error> {
     Ok(())
 }
 
-fn content(pumped: Pumped, plan: &Plan) -> Content {
-    Content {
+/// What is known of the bytes that were written for an image; `receipt` is that of those that came, where others were
+/// written.
+pub(super) fn content(pumped: &Pumped, plan: &Plan, receipt: Option<&Receipt>) -> Result<Content, Error> {
+    Ok(Content {
         size_bytes: pumped.size_bytes,
         virtual_size_bytes: pumped.facts.virtual_size_bytes,
-        checksum: pumped.checksum,
+        converted: receipt.is_some(),
+        checksum: match receipt {
+            Some(receipt) => receipt.checksum()?,
+            None => pumped.checksum.clone(),
+        },
         os_hash_algo: pumped.hash.as_ref().and(plan.algorithm).map(|algorithm| algorithm.as_str().to_owned()),
-        os_hash_value: pumped.hash,
-        converted: false,
-    }
+        os_hash_value: pumped.hash.clone(),
+    })
 }

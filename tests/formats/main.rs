@@ -13,3 +13,4 @@ mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
+mod vmware;

@@ -11,7 +11,8 @@ use rockpool::format::unpack::Error;
 
 use crate::harness::{LIMITS, Random, Scratch, patchwork, read_disk};
 use crate::others::{image, patched};
-use crate::vmdk::{stream as vmware_stream, streamed_disk};
+use crate::vmdk::streamed_disk;
+use crate::vmware::stream as vmware_stream;
 
 const SECTOR: usize = 512;
 

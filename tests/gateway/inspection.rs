@@ -213,6 +213,32 @@ fn what_a_service_registers_is_looked_at_before_it_is_an_image() {
 }
 
 #[test]
+fn what_is_imported_is_refused_for_the_same_reasons() {
+    let gateway = Gateway::start(Options::quick());
+    let demo = gateway.client(Token::Demo);
+    for (disk_format, bytes, why) in [
+        ("raw", qcow2(), "disk_format is raw, but the data is qcow2"),
+        ("iso", random_bytes(9, 9 * MIB), "disk_format is iso, but the data is raw"),
+        ("vmdk", qcow2_with_backing_file(), "backing file"),
+    ] {
+        let id = create(&demo, disk_format, "bare");
+        let staged = demo.stage(&id, &bytes);
+        if staged.status == 204 {
+            let method = json!({"method": {"name": "glance-direct"}});
+            demo.post(&format!("/v2/images/{id}/import"), &method).expect(202);
+            eventually("it fails", 30, || demo.show(&id)["os_glance_upload_failure"].is_string());
+        } else {
+            staged.expect(415);
+        }
+        let failure = demo.show(&id)["os_glance_upload_failure"].as_str().unwrap().to_owned();
+        assert!(failure.contains(why), "{failure}");
+        assert_eq!(gateway.sql(&format!("SELECT count(*) FROM image_locations WHERE image_id = '{id}'")), "0");
+        demo.delete(&format!("/v2/images/{id}")).expect(204);
+        crate::harness::await_clean(&gateway, &[], &[&id], 20);
+    }
+}
+
+#[test]
 fn the_command_says_what_an_upload_would() {
     let folder = std::env::temp_dir().join(format!("rockpool-inspect-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -11,6 +11,7 @@ mod cache;
 mod clones;
 mod config;
 mod conformance;
+mod convert;
 mod copies;
 mod crash;
 mod create;
@@ -56,5 +57,7 @@ mod tags;
 mod tasks;
 mod upload;
 mod versions;
+#[path = "../formats/vmware.rs"]
+mod vmware;
 mod web;
 mod web_download;

@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::progress::Progress;
-use super::source::{self, File};
-use super::{Source, Work, Written};
+use super::{Source, Work, Written, source};
 use crate::catalog::Job;
 use crate::domain::content::{Content, HashAlgorithm};
 use crate::domain::image::{Attributes, Image, Import, Location};
@@ -27,27 +26,21 @@ use crate::domain::limits::Resource;
 use crate::domain::query::Scope;
 use crate::domain::status::{IMPORT_UNDONE, IMPORTED, REJECT, Status};
 use crate::domain::task::TaskStatus;
-use crate::format::Format;
-use crate::format::disk::{self, ReadAt};
-use crate::format::unpack::{self, Wrapping};
+use crate::format::{Format, unpack};
+use crate::service::convert::{Decoded, Feed, Receipt, Way, blob, conversion, peek};
 use crate::service::ingest::{Extents, Plan, Pumped, pump};
 use crate::service::lease::Held;
-use crate::service::quota::{Account, Allowance};
-use crate::service::stage::{STAGED, Staged};
-use crate::service::upload::{COMMITTING, DISCARDING, WRITING, reason};
+use crate::service::quota::Allowance;
+use crate::service::stage::{STAGED, Staged, write_staged};
+use crate::service::upload::{COMMITTING, DISCARDING, WRITING, content, reason};
 use crate::service::{Error, Plugin, Services};
 use crate::store::fan::Fan;
-use crate::store::{self, Attempt, BlobReader, BlobWriter, Kind, Store, description, staged_description};
+use crate::store::{self, Attempt, BlobReader, BlobWriter, Store, description};
 
 /// How often an import is tried: over some minutes.
 const TRIES_MAX: i32 = 8;
-/// Memory for what a conversion reads ahead, in bytes.
-const READ_AHEAD_BYTES: usize = 32 << 20;
 /// What is told of an import whose image went away.
 const IMAGE_DELETED: &str = "The image was deleted.";
-
-/// Formats that are converted, by `disk_format`.
-const CONVERTED: [Format; 5] = [Format::Qcow2, Format::Vmdk, Format::Vhd, Format::Vhdx, Format::Vdi];
 
 /// One try.
 struct Try<'t> {
@@ -56,26 +49,6 @@ struct Try<'t> {
     image: &'t Image,
     attempt: Attempt,
     progress: &'t Progress,
-}
-
-/// What there is to write.
-struct Bytes {
-    extents: Extents,
-    size_bytes: Option<u64>,
-    /// MD5 of the bytes received, where they are not the ones written.
-    checksum: Option<Option<String>>,
-    disk_format: Option<String>,
-}
-
-/// Bytes that are staged by an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Received {
-    /// As they came, and packed.
-    Packed,
-    /// As they came, in the image's format.
-    Plain,
-    /// Unpacked, in the image's format: those that came were staged before.
-    Before,
 }
 
 impl Services {
@@ -168,29 +141,31 @@ impl Services {
         if work.method == Method::CopyImage {
             return self.write_copies(this, work).await;
         }
-        let bytes = self.import_source(this, work).await?;
+        let feed = self.import_source(this, work).await?;
         let mut image = this.image.clone();
-        if let Some(format) = &bytes.disk_format {
-            image.attributes.disk_format = Some(format.clone());
-            image.attributes.container_format = Some("bare".into());
-        }
+        image.attributes = feed.attributes(image.attributes);
+        let plan = self.feed_plan(&image.attributes, &feed);
         image.attributes = self.injected(work, image.attributes);
-        let plan = Plan { checksum: self.settings.checksum && bytes.checksum.is_none(), ..self.plan(bytes.size_bytes) };
         let stores = work.stores.clone();
         let describe = |pumped: &Pumped| {
-            let content = content(pumped, &plan, bytes.checksum.clone());
+            let content = content(pumped, &plan, feed.receipt.as_ref())?;
             Ok((description(&image, &content, this.attempt.id), content))
         };
-        this.progress.begin("writing", bytes.size_bytes);
+        this.progress.begin("writing", feed.size_bytes);
         let (content, stores, failed) =
-            self.write_stores(this, work, stores, this.progress.count(bytes.extents), &plan, describe).await?;
+            self.write_stores(this, work, stores, this.progress.count(feed.extents), &plan, describe).await?;
         let (attempt, version) = (this.attempt.id, this.image.version);
-        Ok(Written { attempt, content, stores, failed, disk_format: bytes.disk_format, version })
+        let disk_format = feed.disk_format.map(|format| format.as_str().to_owned());
+        Ok(Written { attempt, content, stores, failed, disk_format, version })
     }
 
-    /// What is to be written: as it comes where nothing has to be done to it, otherwise out of staged data.
-    async fn import_source(&self, this: &Try<'_>, work: &mut Work) -> Result<Bytes, Error> {
-        let convert = self.conversion(this.image, work);
+    /// What is to be written: as it comes as far as that is possible, otherwise out of staged data.
+    async fn import_source(&self, this: &Try<'_>, work: &mut Work) -> Result<Feed, Error> {
+        let attributes = &this.image.attributes;
+        let stores = work.stores.iter().filter_map(|name| self.stores.get(Some(name)).ok());
+        let wanted = self.settings.import.plugins.contains(&Plugin::Conversion);
+        let convert = conversion(attributes, stores).filter(|_| wanted);
+        // 1. As it comes.
         if work.staged.is_none() {
             let uri = work.uri.clone().unwrap_or_default();
             this.progress.begin("connecting", None);
@@ -199,58 +174,44 @@ impl Services {
             if let Some(expected) = &work.expected {
                 fetched = fetched.verified(expected).map_err(source::fetched)?;
             }
-            let peeked = source::peek(fetched.body, unpack::HEAD_BYTES).await?;
-            let packed = self.packing(this.image, &peeked.head)?;
-            if convert.is_none() && packed.is_none() {
-                return Ok(Bytes {
-                    extents: peeked.extents,
-                    size_bytes: fetched.size_bytes,
-                    checksum: None,
-                    disk_format: None,
-                });
+            let size_bytes = fetched.size_bytes;
+            let (head, extents) = peek(source::body(fetched.body), unpack::HEAD_BYTES).await?;
+            let way = Way::of(&head, self.packing(attributes, &head)?, convert);
+            this.progress.begin("downloading", size_bytes);
+            let extents = match way {
+                Way::Stage(..) => this.progress.count(extents),
+                Way::Plain | Way::Unpack(_) | Way::Decode => extents,
+            };
+            match self.decode(attributes, way, extents, size_bytes) {
+                Decoded::Ready(feed) => return Ok(feed),
+                Decoded::Unread(_, feed) => work.staged = Some(self.stage_import(this, work, feed).await?),
             }
-            let state = if packed.is_some() { Received::Packed } else { Received::Plain };
-            this.progress.begin("downloading", fetched.size_bytes);
-            let extents = this.progress.count(peeked.extents);
-            let source = self.stage_import(this, work, extents, fetched.size_bytes, state).await?;
-            work.staged = Some(source);
             self.record_import(this.job, WRITING, work).await?;
         }
+        // 2. Out of staged data: out of what a client has packed it with, which then has to be staged once more.
         let source = work.staged.clone().ok_or_else(|| Error::Internal("nothing is staged".into()))?;
-        let checksum = source.staged.checksum.clone();
+        let receipt = Receipt::of(source.staged.checksum.clone());
         let mut reader = self.open_staged(this.image, &source).await?;
-        // 1. Out of its wrapping. What then has to be read here and there is staged once more.
         let head = reader.read(0, vec![0; unpack::HEAD_BYTES.min(usize::try_from(reader.size_bytes()).unwrap_or(0))]);
-        if let Some(packing) = self.packing(this.image, &head.await?)? {
-            let limits = unpack::Limits {
-                size_bytes: self.settings.image_size_cap_bytes,
-                ratio: self.settings.import.decompression_ratio_max,
-            };
-            let extents = source::unpacked(source::blob(Arc::clone(&reader)).await?, packing, limits);
+        if let Some(packing) = self.packing(attributes, &head.await?)? {
+            let extents = self.unpacked(blob(Arc::clone(&reader)).await?, packing);
+            let feed = Feed { extents, size_bytes: None, receipt: Some(receipt.clone()), disk_format: None };
             if convert.is_none() {
-                return Ok(Bytes { extents, size_bytes: None, checksum: Some(checksum), disk_format: None });
+                return Ok(feed);
             }
             this.progress.begin("unpacking", None);
-            let unpacked = self.stage_import(this, work, this.progress.count(extents), None, Received::Before).await?;
+            let feed = Feed { extents: this.progress.count(feed.extents), ..feed };
+            let unpacked = self.stage_import(this, work, feed).await?;
             reader = self.open_staged(this.image, &unpacked).await?;
         }
-        // 2. Out of its format.
+        // 3. Out of its format.
         if let Some(format) = convert {
-            let file: Arc<dyn ReadAt> = Arc::new(File(reader));
-            let limits = disk::Limits {
-                virtual_size_bytes: self
-                    .settings
-                    .image_size_cap_bytes
-                    .min(self.settings.inspection.virtual_size_cap_bytes),
-            };
-            let map = disk::open(format, Arc::clone(&file), limits).await.map_err(source::read)?;
-            let size_bytes = Some(map.virtual_size_bytes());
-            let extents = futures_util::TryStreamExt::map_err(disk::extents(map, file, READ_AHEAD_BYTES), source::read);
-            let disk_format = Some(Format::Raw.as_str().to_owned());
-            return Ok(Bytes { extents: Box::pin(extents), size_bytes, checksum: Some(checksum), disk_format });
+            let (extents, size_bytes) = self.disk(format, reader).await?;
+            let (receipt, disk_format) = (Some(receipt), Some(Format::Raw));
+            return Ok(Feed { extents, size_bytes: Some(size_bytes), receipt, disk_format });
         }
         let size_bytes = Some(reader.size_bytes());
-        Ok(Bytes { extents: source::blob(reader).await?, size_bytes, checksum: None, disk_format: None })
+        Ok(Feed { extents: blob(reader).await?, size_bytes, receipt: None, disk_format: None })
     }
 
     async fn open_staged(&self, image: &Image, source: &Source) -> Result<Arc<dyn BlobReader>, Error> {
@@ -261,39 +222,19 @@ impl Services {
         }
     }
 
-    /// Puts bytes where they can be read here and there.
-    async fn stage_import(
-        &self,
-        this: &Try<'_>,
-        work: &mut Work,
-        extents: Extents,
-        size_bytes: Option<u64>,
-        state: Received,
-    ) -> Result<Source, Error> {
+    /// Puts bytes where they can be read here and there: unpacked, in the image's format.
+    async fn stage_import(&self, this: &Try<'_>, work: &mut Work, feed: Feed) -> Result<Source, Error> {
         let store = self.stores.staging().ok_or_else(|| Error::Internal("no store can keep staged data".into()))?;
         let attempt = Attempt::staging(this.image.id, Uuid::new_v4());
         work.staging_litter.push((store.name().to_owned(), attempt.id));
         self.record_import(this.job, WRITING, work).await?;
-        let plan = Plan {
-            checksum: self.settings.checksum && state != Received::Before,
-            algorithm: None,
-            expected: match state {
-                Received::Packed => self.plan(None).expected,
-                Received::Plain | Received::Before => self.expected(&this.image.attributes),
-            },
-            ..self.plan(size_bytes)
+        let plan = self.staging_plan(&this.image.attributes, &feed);
+        let pumped = write_staged(store.as_ref(), attempt, feed.extents, &plan, None, this.held.lost()).await?;
+        let checksum = match &feed.receipt {
+            Some(receipt) => receipt.checksum()?,
+            None => pumped.checksum,
         };
-        let mut writer = store.create(attempt, size_bytes).await?;
-        let pumped = match pump(extents, writer.as_mut(), &plan, None, this.held.lost()).await {
-            Ok(pumped) => pumped,
-            Err(error) => {
-                writer.abandon().await;
-                return Err(error);
-            }
-        };
-        writer.seal(pumped.size_bytes, &staged_description(attempt)).await?;
-        let staged =
-            Staged { store: store.name().to_owned(), size_bytes: pumped.size_bytes, checksum: pumped.checksum };
+        let staged = Staged { store: store.name().to_owned(), size_bytes: pumped.size_bytes, checksum };
         Ok(Source { id: attempt.id, staged })
     }
 
@@ -354,9 +295,7 @@ impl Services {
 
     /// Room for what an import writes, every copy counted.
     async fn import_allowance(&self, this: &Try<'_>, copies: usize) -> Result<Option<Allowance>, Error> {
-        let Some(project) = this.image.attributes.owner.as_deref() else { return Ok(None) };
-        let limits = self.limits.of(project, &self.identity, None).await?;
-        let account = limits.map(|limits| Account::of(project, limits));
+        let account = self.account_of(this.image.attributes.owner.as_deref()).await?;
         Ok(account.and_then(|account| {
             let allowance = Allowance::new(&self.catalog, account, Resource::ImageSizeTotal, this.job.lease)?;
             Some(allowance.for_copies(copies as u64))
@@ -383,7 +322,7 @@ impl Services {
             let reader = self.copy_source(image, content.size_bytes).await?;
             let algorithm = content.os_hash_algo.as_deref().and_then(HashAlgorithm::named);
             let plan = Plan { checksum: false, algorithm, ..self.plan(Some(content.size_bytes)) };
-            let extents = this.progress.count(source::blob(reader).await?);
+            let extents = this.progress.count(blob(reader).await?);
             let describe = |pumped: &Pumped| match (&pumped.hash, &content.os_hash_value) {
                 (Some(hash), Some(expected)) if !hash.eq_ignore_ascii_case(expected) => Err(Error::Invalid(format!(
                     "The data that was copied is not what it should be: its hash is {hash}, not {expected}."
@@ -436,33 +375,6 @@ impl Services {
             }
         }
         Ok(false)
-    }
-
-    /// The format that an image is converted from on its way to raw. Images in other stores than RBD may be anything.
-    fn conversion(&self, image: &Image, work: &Work) -> Option<Format> {
-        let clonable = work
-            .stores
-            .iter()
-            .any(|name| self.stores.get(Some(name)).is_ok_and(|store| store.common().kind == Kind::Rbd));
-        let bare = image.attributes.container_format.as_deref() == Some("bare");
-        let wanted = clonable && bare && self.settings.import.plugins.contains(&Plugin::Conversion);
-        let format = image.attributes.disk_format.as_deref().filter(|_| wanted)?;
-        CONVERTED.into_iter().find(|known| known.as_str() == format)
-    }
-
-    /// What an image is packed with that is to be unpacked.
-    fn packing(&self, image: &Image, head: &[u8]) -> Result<Option<unpack::Packing>, Error> {
-        let bare = image.attributes.container_format.as_deref() == Some("bare");
-        if !bare || !self.settings.import.plugins.contains(&Plugin::Decompression) {
-            return Ok(None);
-        }
-        match Wrapping::of(head) {
-            None => Ok(None),
-            Some(Wrapping::Packed(packing)) => Ok(Some(packing)),
-            Some(Wrapping::Foreign(name)) => {
-                Err(Error::Invalid(format!("The data is {name}, which is not unpacked: import the image in it.")))
-            }
-        }
     }
 
     /// The attributes with what the operator wants every imported image to have.
@@ -616,19 +528,6 @@ impl Services {
             self.stores.get(Some(store))?.discard(Attempt::staging(job.image, *id)).await?;
         }
         Ok(self.forget_attempt(Attempt::upload(job.image, job.lease.job), job.lease).await?)
-    }
-}
-
-/// What is known of the bytes that were written for an image. `received` is the MD5 of those that came, where others
-/// were written.
-fn content(pumped: &Pumped, plan: &Plan, received: Option<Option<String>>) -> Content {
-    Content {
-        size_bytes: pumped.size_bytes,
-        virtual_size_bytes: pumped.facts.virtual_size_bytes,
-        converted: received.is_some(),
-        checksum: received.unwrap_or_else(|| pumped.checksum.clone()),
-        os_hash_algo: pumped.hash.as_ref().and(plan.algorithm).map(|algorithm| algorithm.as_str().to_owned()),
-        os_hash_value: pumped.hash.clone(),
     }
 }
 
