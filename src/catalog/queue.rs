@@ -367,6 +367,18 @@ impl Catalog {
         rows.first().map(job).transpose()
     }
 
+    /// A job that `owner` has the lease of, to be gone on with.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn own_job(&self, id: Uuid, owner: &str) -> Result<Option<Job>, Error> {
+        let sql = "-- job_own
+            SELECT id, kind, image_id, state, payload, attempts, lease_token FROM jobs
+            WHERE id = $1 /* id */ AND lease_owner = $2 /* lease_owner */ AND lease_expires_at > now()";
+        let rows = self.rows("job_own", sql, &[&id, &owner]).await?;
+        rows.first().map(job).transpose()
+    }
+
     /// Gives a job back, to be taken again after `pause`.
     ///
     /// # Errors

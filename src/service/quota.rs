@@ -47,6 +47,16 @@ impl Services {
 }
 
 impl Account {
+    /// Refuses what would exceed a limit by what is used now: a look before anything is done that cannot be rolled back.
+    pub(super) async fn check(&self, catalog: &Catalog, asked: &[(Resource, u64)]) -> Result<(), Error> {
+        let (resources, amounts): (Vec<Resource>, Vec<u64>) = asked.iter().copied().unzip();
+        let used = catalog.usage(&self.project, &resources).await?;
+        for ((resource, asked), used) in resources.into_iter().zip(amounts).zip(used) {
+            self.limits.check(&self.project, resource, used.saturating_add(asked), asked)?;
+        }
+        Ok(())
+    }
+
     /// Refuses what `tx` has written if that exceeds a limit: so much of each resource. Nothing may be written
     /// after it; the caller rolls back what was refused.
     pub(super) async fn admit(&self, tx: &Tx, asked: &[(Resource, u64)]) -> Result<(), Error> {

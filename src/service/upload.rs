@@ -59,6 +59,9 @@ pub(super) struct Progress {
     /// What is known of the bytes; set when they are all there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) content: Option<Content>,
+    /// Job that will hash the bytes, where that has not been done while they came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hash_job: Option<Uuid>,
     /// What the image is now, where that is not what its record says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) disk_format: Option<String>,
@@ -70,7 +73,7 @@ pub(super) struct Progress {
 impl Progress {
     /// An upload to this store that begins, of an image whose record has this version then.
     pub(super) fn begin(store: &str, version: i64) -> Self {
-        Self { store: store.to_owned(), version, content: None, disk_format: None, staging: Vec::new() }
+        Self { store: store.to_owned(), version, content: None, hash_job: None, disk_format: None, staging: Vec::new() }
     }
 }
 
@@ -335,6 +338,9 @@ impl Services {
         if let Some(format) = &progress.disk_format {
             let next = Attributes { disk_format: Some(format.clone()), ..image.attributes.clone() };
             tx.update_attributes(attempt.image, &image.attributes, &next, tx.now().await?).await?;
+        }
+        if let Some(job) = progress.hash_job {
+            self.enqueue_hash(&tx, job, attempt.image, &location.url).await?;
         }
         if image.version != progress.version {
             tx.leave_describe_job(attempt.image).await?;

@@ -113,6 +113,8 @@ pub struct Foreign {
     pub url: String,
     /// Its length.
     pub size_bytes: u64,
+    /// Whether it is taken as of the snapshot that consumers clone, because it has that already.
+    pub snapped: bool,
 }
 
 /// A published blob as whoever clones it meets it.
@@ -202,6 +204,14 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::InUse`], [`Error::NotFound`], [`Error::Denied`], [`Error::Other`], in sentences for an operator.
     async fn survey_foreign(&self, _pool: &str, _image: &str, _place: Option<ImageId>) -> Result<Foreign, Error> {
+        Err(not_rbd(self.name()))
+    }
+
+    /// Opens an image that was surveyed. Nothing keeps others from writing to it.
+    ///
+    /// # Errors
+    /// As [`Store::survey_foreign`].
+    async fn open_foreign(&self, _foreign: &Foreign) -> Result<Arc<dyn BlobReader>, Error> {
         Err(not_rbd(self.name()))
     }
 

@@ -252,3 +252,64 @@ fn a_copy_whose_process_was_killed_is_undone_or_finished_and_can_be_repeated() {
     }
     eventually("its snapshots go with the copies", 20, || disk.snapshots().is_empty());
 }
+
+#[test]
+fn what_is_adopted_is_looked_at_and_counted_as_an_upload_is() {
+    let gateway = Gateway::start(options().set("limits", "user_storage_quota", "2MB"));
+    let mut foreign = vec![0; 300_000];
+    // A qcow2 of 1 GiB, in two ways: with a backing file and without.
+    foreign[..8].copy_from_slice(b"QFI\xfb\0\0\0\x02");
+    foreign[20..24].copy_from_slice(&16u32.to_be_bytes());
+    foreign[24..32].copy_from_slice(&(1u64 << 30).to_be_bytes());
+    foreign[36..40].copy_from_slice(&2u32.to_be_bytes());
+    foreign[40..48].copy_from_slice(&0x30000u64.to_be_bytes());
+    foreign[48..56].copy_from_slice(&0x10000u64.to_be_bytes());
+    foreign[56..60].copy_from_slice(&1u32.to_be_bytes());
+    let plain = foreign.clone();
+    foreign[8..16].copy_from_slice(&0x200u64.to_be_bytes());
+    foreign[16..20].copy_from_slice(&11u32.to_be_bytes());
+    foreign[0x200..0x20b].copy_from_slice(b"/etc/passwd");
+    let large = random_bytes(6, 2 * 1024 * 1024 + 1);
+    let cases = [
+        (&foreign, "backing file"),
+        (&plain, "disk_format is raw, but the data is qcow2"),
+        (&large, "user_storage_quota"),
+    ];
+    for (bytes, words) in cases {
+        let (vm, disk) = (Disk::new("vms", bytes), Disk::new("images", bytes));
+        for arguments in [&[&vm.0[..]][..], &[&disk.0[..], "--in-place"]] {
+            refused(&gateway, &[arguments, &["--name", "n", "--owner", "p-demo"]].concat(), &[words]);
+        }
+        assert_eq!((vm.snapshots(), disk.snapshots()), (String::new(), String::new()), "both are as they were");
+        assert_eq!(gateway.sql("SELECT (SELECT count(*) FROM images) + (SELECT count(*) FROM jobs)"), "0");
+    }
+    // What it is, as far as it is said.
+    let disk = Disk::new("vms", &plain);
+    let id = adopt(&gateway, &[&disk.0, "--name", "n", "--owner", "p-demo", "--disk-format", "qcow2"]);
+    assert_eq!(gateway.client(Token::Demo).show(&id)["virtual_size"], 1 << 30);
+    assert_eq!(gateway.sql("SELECT sum(size_bytes) FROM images WHERE owner = 'p-demo'"), "300000");
+}
+
+#[test]
+fn an_adopted_image_is_hashed_although_its_process_died_before() {
+    // Slow enough to be killed in the middle.
+    let gateway = Gateway::start(options().set("images", "secure_hash_rate_mib_s", 2));
+    let demo = gateway.client(Token::Demo);
+    let bytes = random_bytes(7, 8 * 1024 * 1024);
+    let (vm, disk) = (Disk::new("vms", &bytes), Disk::new("images", &bytes));
+    for arguments in [&[&vm.0[..]][..], &[&disk.0[..], "--in-place"]] {
+        let id = Uuid::new_v4().to_string();
+        let arguments = [arguments, &["--name", "n", "--owner", "p-demo", "--id", &id]].concat();
+        let mut process = command(&gateway, &arguments).spawn().unwrap();
+        eventually("it is active", 40, || status_of(&demo, &id) == "active");
+        // From the same moment on there is a job: whenever the process dies, the hash is somebody's.
+        assert_eq!(gateway.sql(&format!("SELECT count(*) FROM jobs WHERE kind = 'locate' AND image_id = '{id}'")), "1");
+        assert!(demo.show(&id)["os_hash_value"].is_null());
+        process.kill().unwrap();
+        process.wait().unwrap();
+        eventually("a gateway hashes it", TAKEOVER_S + 40, || !demo.show(&id)["os_hash_value"].is_null());
+        assert_active(&demo, &id, &bytes);
+        demo.delete(&format!("/v2/images/{id}")).expect(204);
+        await_clean(&gateway, &[], &[&id], 40);
+    }
+}

@@ -7,6 +7,7 @@
 use ceph::{Error as Failure, Image, Kind, Pool};
 use uuid::Uuid;
 
+use super::read::RbdReader;
 use super::write::{LAYERING, RbdWriter};
 use super::{RbdStore, SNAPSHOT, copy, error, is_unfinished};
 use crate::domain::id::ImageId;
@@ -47,16 +48,28 @@ pub(super) async fn survey(
     {
         let size_bytes = image.stat().await.map_err(error)?.size_bytes;
         image.close().await.map_err(error)?;
-        return Ok(Foreign { url: url(pool, from, &id.to_string()), size_bytes });
+        return Ok(Foreign { url: url(pool, from, &id.to_string()), size_bytes, snapped: true });
     }
     let image = home.open_read_only(name, None).await.map_err(|e| explain(e, pool, &spec))?;
     let looked = look(&image, &spec, place.is_some()).await;
     image.close().await.map_err(error)?;
-    Ok(Foreign { url: url(pool, from, name), size_bytes: looked? })
+    let (size_bytes, snapped) = looked?;
+    Ok(Foreign { url: url(pool, from, name), size_bytes, snapped })
 }
 
-/// The size of an image that may be adopted.
-async fn look(image: &Image, spec: &str, in_place: bool) -> Result<u64, Error> {
+/// Opens a foreign image that was surveyed.
+pub(super) async fn open(pool: &Pool, foreign: &Foreign) -> Result<RbdReader, Error> {
+    let found = RbdUrl::parse(&foreign.url).map_err(|e| Error::Other(format!("{}: {e}", foreign.url)))?;
+    let spec = format!("{}/{}", found.pool, found.image);
+    let opened = async {
+        let home = pool.cluster().pool(&found.pool).await?;
+        RbdReader::open(&home, &found.image, foreign.snapped.then_some(SNAPSHOT)).await
+    };
+    opened.await.map_err(|e| explain(e, pool, &spec))
+}
+
+/// The size of an image that may be adopted, and whether it has its snapshot.
+async fn look(image: &Image, spec: &str, in_place: bool) -> Result<(u64, bool), Error> {
     let stat = image.stat().await.map_err(error)?;
     let watchers = image.watchers().await.map_err(error)?;
     if let Some(watcher) = watchers.first() {
@@ -74,7 +87,7 @@ async fn look(image: &Image, spec: &str, in_place: bool) -> Result<u64, Error> {
         )));
     }
     if !in_place {
-        return Ok(stat.size_bytes);
+        return Ok((stat.size_bytes, false));
     }
     if let Some(parent) = image.parent().await.map_err(error)? {
         return Err(Error::InUse(format!(
@@ -90,7 +103,7 @@ async fn look(image: &Image, spec: &str, in_place: bool) -> Result<u64, Error> {
             foreign.join(", ")
         )));
     }
-    Ok(snapshots.first().map_or(stat.size_bytes, |snapshot| snapshot.size_bytes))
+    Ok(snapshots.first().map_or((stat.size_bytes, false), |snapshot| (snapshot.size_bytes, true)))
 }
 
 /// A complete copy of a foreign image that was surveyed, as a blob for `attempt`.

@@ -179,6 +179,10 @@ impl Store for RbdStore {
         adopt::survey(self, &self.pool().await?, pool, image, place).await
     }
 
+    async fn open_foreign(&self, foreign: &Foreign) -> Result<Arc<dyn BlobReader>, Error> {
+        Ok(Arc::new(adopt::open(&self.pool().await?, foreign).await?))
+    }
+
     async fn adopt_copy(
         &self,
         pool: &str,
