@@ -157,7 +157,8 @@ async fn identify(
         request_id: extensions.get::<RequestLog>().map(RequestLog::request_id),
     };
     let caller = state.identity.identify(tokens).await?;
-    Ok(Caller { request_id: tokens.request_id.map(str::to_owned), ..caller })
+    let own = extensions.get::<RequestLog>().map(|log| log.own_request_id().to_owned());
+    Ok(Caller { request_id: tokens.request_id.map(str::to_owned), own_request_id: own, ..caller })
 }
 
 /// A token, without white space around it. Within one there is none, and nothing that cannot be seen.

@@ -52,6 +52,11 @@ impl RequestLog {
         let _ = self.0.caller.set((caller.user_id.clone(), caller.project_id.clone()));
     }
 
+    /// The id that the answer carries.
+    pub(super) fn own_request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
     /// The id by which other services should log what they do for this request: that of the request which
     /// began it all, if there is one.
     pub(super) fn request_id(&self) -> &str {

@@ -169,6 +169,8 @@ pub struct NewTask<'a> {
     pub owner: &'a str,
     /// User who asked for it.
     pub user_id: &'a str,
+    /// The request by which it was asked for.
+    pub request_id: Option<&'a str>,
     /// The image it is about.
     pub image: ImageId,
     /// What was asked for.
@@ -184,15 +186,16 @@ impl Tx {
         let sql = format!(
             "-- task_insert\n\
             WITH t AS (\n\
-              INSERT INTO tasks (id, type, status, owner, user_id, image_id, input, created_at, updated_at)\n\
-              VALUES ($1 /* id */, $2 /* type */, $3 /* status */, $4 /* owner */, $5 /* user_id */, $6 /* image_id */, $7 /* input */, now(), now()) RETURNING *)\n\
+              INSERT INTO tasks (id, type, status, owner, user_id, request_id, image_id, input, created_at, updated_at)\n\
+              VALUES ($1 /* id */, $2 /* type */, $3 /* status */, $4 /* owner */, $5 /* user_id */, $6 /* request_id */, $7 /* image_id */, $8 /* input */, now(), now()) RETURNING *)\n\
             INSERT INTO events (type, payload) SELECT 'task.' || e.kind, {TOLD} FROM t,\n\
               unnest(CASE t.status WHEN 'pending' THEN ARRAY['create'] ELSE ARRAY['create', t.status] END) WITH ORDINALITY AS e (kind, n) ORDER BY e.n"
         );
         let (kind, status) = (task.kind.as_str(), task.status.as_str());
-        self.execute(&sql, &[&task.id, &kind, &status, &task.owner, &task.user_id, &task.image.uuid(), task.input])
-            .await
-            .map(drop)
+        let image = task.image.uuid();
+        let params: [Param<'_>; 8] =
+            [&task.id, &kind, &status, &task.owner, &task.user_id, &task.request_id, &image, task.input];
+        self.execute(&sql, &params).await.map(drop)
     }
 
     /// As [`Tx::end_task`], with a result.

@@ -111,7 +111,7 @@ impl Rules {
             }
         };
         match refused {
-            Some(what) => Err(invalid(format!("{what}, which nothing may be fetched from here"))),
+            Some(what) => Err(invalid(format!("{what}, which does not pass filtering"))),
             None => Ok(target),
         }
     }
@@ -130,7 +130,7 @@ impl Rules {
         }
         match refused {
             Some(kind) if permitted.is_empty() => {
-                Err(format!("The host {host} has {kind}, which nothing may be fetched from here."))
+                Err(format!("The host {host} has {kind}, which does not pass filtering."))
             }
             _ => Ok(permitted),
         }

@@ -22,6 +22,8 @@ pub struct Caller {
     pub service_roles: BTreeSet<String>,
     /// Id of the request, for the log of whoever is asked on the caller's behalf.
     pub request_id: Option<String>,
+    /// Id of this request itself, which its answer carries: another one where a request before it began it all.
+    pub own_request_id: Option<String>,
     /// Whether the caller administers the cloud: the rule `context_is_admin` says so.
     pub admin: bool,
 }

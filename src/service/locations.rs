@@ -89,6 +89,7 @@ impl Services {
             status: if verify { TaskStatus::Processing } else { TaskStatus::Success },
             owner: &caller.project_id,
             user_id: &caller.user_id,
+            request_id: caller.own_request_id.as_deref(),
             image: id,
             input: &json!({"image_id": id.to_string(), "validation_data": body.validation}),
         };

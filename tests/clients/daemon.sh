@@ -7,7 +7,7 @@
 # client finds the clouds of tests/keystone/people.py in OS_CLIENT_CONFIG_FILE.
 #
 # A script may set before that: STORE, the name of the store, IMAGES and INSPECTION, lines for the sections [images]
-# and [inspection].
+# and [inspection], and SECTIONS, whole sections.
 # WORK is a folder that goes with the script.
 set -euo pipefail
 
@@ -125,6 +125,8 @@ ${IMAGES:-}
 
 [inspection]
 ${INSPECTION:-}
+
+${SECTIONS:-}
 
 TOML
     "identity_$2"

@@ -71,7 +71,7 @@ fn staged_data_becomes_the_image() {
     bytes[9 * MIB..15 * MIB].fill(0);
     demo.stage(&id, &bytes).expect(204);
     let size = demo.show(&id)["size"].clone();
-    import(&demo, &id, &direct()).expect(202);
+    let begun = import(&demo, &id, &direct()).expect(202);
     await_status(&demo, &id, "active");
     assert_active(&demo, &id, &bytes);
     let image = demo.show(&id);
@@ -85,6 +85,7 @@ fn staged_data_becomes_the_image() {
     );
     assert_eq!(task["input"]["import_req"], direct());
     assert_eq!(task["result"]["image_id"], id);
+    assert_eq!(task["request_id"], begun.header("x-openstack-request-id"));
     await_clean(&gateway, &[&id], &[], 15);
     let about = rbd(&["image-meta", "list", &format!("images/{id}")]);
     assert!(about.contains("ready") && !about.contains("staged"), "{about}");

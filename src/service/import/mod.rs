@@ -238,6 +238,7 @@ impl Services {
             status: TaskStatus::Pending,
             owner: &caller.project_id,
             user_id: &caller.user_id,
+            request_id: caller.own_request_id.as_deref(),
             image: image.id,
             input: &json!({"image_id": image.id.to_string(), "import_req": body, "backend": stores}),
         };
