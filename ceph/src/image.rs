@@ -3,7 +3,7 @@
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
@@ -182,6 +182,11 @@ impl Image {
         self.call("rbd_stat", read_stat).await
     }
 
+    /// When it was made, by the clock of the cluster.
+    pub async fn created_at(&self) -> Result<SystemTime, Error> {
+        self.call("rbd_get_create_timestamp", read_created_at).await
+    }
+
     /// Grows or shrinks the image; shrinking frees the data beyond.
     pub async fn resize(&self, size_bytes: u64) -> Result<(), Error> {
         let image = self.clone();
@@ -334,4 +339,14 @@ fn read_stat(raw: sys::rbd_image_t, label: &str) -> Result<ImageStat, Error> {
         // SAFETY: a live image.
         data_pool_id: unsafe { sys::rbd_get_data_pool_id(raw) },
     })
+}
+
+fn read_created_at(raw: sys::rbd_image_t, label: &str) -> Result<SystemTime, Error> {
+    let mut moment = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live image and an out pointer for the call.
+    let value = unsafe { sys::rbd_get_create_timestamp(raw, &mut moment) };
+    check(value, "rbd_get_create_timestamp", label)?;
+    let seconds = u64::try_from(moment.tv_sec).unwrap_or(0);
+    let nanoseconds = u32::try_from(moment.tv_nsec).unwrap_or(0);
+    Ok(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds))
 }

@@ -24,6 +24,7 @@ mod children;
 mod closer;
 mod cluster;
 mod connection;
+mod directory;
 mod error;
 mod extents;
 mod flatten;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::blocking;
 use crate::cluster::Cluster;
+use crate::directory;
 use crate::error::{Error, Kind, check};
 use crate::image::Image;
 use crate::lock::{self, Target, Use};
@@ -214,6 +215,12 @@ impl Pool {
     /// All images of the pool, without those in the trash, in no promised order.
     pub async fn list_images(&self) -> Result<Vec<ImageId>, Error> {
         self.call("rbd_list2", "", list_images).await
+    }
+
+    /// At most `limit` images of the pool, without those in the trash, whose names come after `after`, in the order of
+    /// their names as bytes. Empty: there are no more.
+    pub async fn list_images_after(&self, after: &str, limit: u32) -> Result<Vec<ImageId>, Error> {
+        directory::page(self, after, limit).await
     }
 
     /// Makes a copy-on-write clone of `parent_image@snapshot`, which is in this pool, as `child` in

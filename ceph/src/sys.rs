@@ -6,21 +6,21 @@
 //   bindgen /usr/include/rbd/librbd.h -o src/sys.rs \
 //     --merge-extern-blocks --no-doc-comments --no-layout-tests --no-prepend-enum-name \
 //     --rust-edition 2024 --rust-target 1.90 --disable-header-comment \
-//     --blocklist-type '__time_t|time_t|iovec|s?size_t|__s?size_t|__u?int(8|64)_t' \
-//     --raw-line 'use libc::{iovec, time_t};' \
+//     --blocklist-type '__time_t|time_t|timespec|iovec|s?size_t|__s?size_t|__u?int(8|64)_t' \
+//     --raw-line 'use libc::{iovec, time_t, timespec};' \
 //     --allowlist-var 'RBD_(SNAP_CREATE_SKIP_QUIESCE|IMAGE_OPTION_.*)' \
 //     --allowlist-function 'rados_(create2|shutdown|conf_read_file|conf_set|conf_get|connect|cluster_fsid|mon_command|buffer_free|getaddrs)' \
-//     --allowlist-function 'rados_(ioctx_create|ioctx_destroy|ioctx_get_id|ioctx_pool_stat|set_pool_full_try|stat|list_lockers|break_lock|blocklist_add|create_write_op|write_op_create|write_op_operate|release_write_op|get_instance_id|wait_for_latest_osdmap)' \
+//     --allowlist-function 'rados_(ioctx_create|ioctx_destroy|ioctx_get_id|ioctx_pool_stat|set_pool_full_try|stat|exec|list_lockers|break_lock|blocklist_add|create_write_op|write_op_create|write_op_operate|release_write_op|get_instance_id|wait_for_latest_osdmap)' \
 //     --allowlist-function 'rbd_(image_options_(create|destroy|set_string|set_uint64)|create4|clone3|remove|rename)' \
 //     --allowlist-function 'rbd_(list2|image_spec_list_cleanup|list_children3|linked_image_spec_list_cleanup)' \
 //     --allowlist-function 'rbd_(open|open_read_only|open_by_id|open_by_id_read_only|close|aio_close|resize2|stat|get_size|flatten_with_progress)' \
-//     --allowlist-function 'rbd_get_(features|id|block_name_prefix|data_pool_id|parent)|rbd_(linked_image|snap)_spec_cleanup' \
+//     --allowlist-function 'rbd_get_(features|id|block_name_prefix|data_pool_id|parent|create_timestamp)|rbd_(linked_image|snap)_spec_cleanup' \
 //     --allowlist-function 'rbd_snap_(create2|remove|protect|unprotect|is_protected|list|list_end|get_namespace_type)' \
 //     --allowlist-function 'rbd_trash_(move|list|list_cleanup|remove|restore)' \
 //     --allowlist-function 'rbd_aio_(writev|read|discard|write_zeroes|flush|create_completion|get_return_value|release)' \
 //     --allowlist-function 'rbd_metadata_(get|set|remove|list)|rbd_diff_iterate2|rbd_watchers_list(_cleanup)?'
 
-use libc::{iovec, time_t};
+use libc::{iovec, time_t, timespec};
 
 pub const RBD_SNAP_CREATE_SKIP_QUIESCE: u32 = 1;
 pub type rados_t = *mut ::std::os::raw::c_void;
@@ -174,6 +174,16 @@ unsafe extern "C" {
         psize: *mut u64,
         pmtime: *mut time_t,
     ) -> ::std::os::raw::c_int;
+    pub fn rados_exec(
+        io: rados_ioctx_t,
+        oid: *const ::std::os::raw::c_char,
+        cls: *const ::std::os::raw::c_char,
+        method: *const ::std::os::raw::c_char,
+        in_buf: *const ::std::os::raw::c_char,
+        in_len: usize,
+        buf: *mut ::std::os::raw::c_char,
+        out_len: usize,
+    ) -> ::std::os::raw::c_int;
     pub fn rados_create_write_op() -> rados_write_op_t;
     pub fn rados_release_write_op(write_op: rados_write_op_t);
     pub fn rados_write_op_create(
@@ -323,6 +333,7 @@ unsafe extern "C" {
         prefix_len: usize,
     ) -> ::std::os::raw::c_int;
     pub fn rbd_get_data_pool_id(image: rbd_image_t) -> i64;
+    pub fn rbd_get_create_timestamp(image: rbd_image_t, timestamp: *mut timespec) -> ::std::os::raw::c_int;
     pub fn rbd_get_parent(
         image: rbd_image_t,
         parent_image: *mut rbd_linked_image_spec_t,

@@ -56,6 +56,17 @@ impl Tx {
         self.rows(sql, &[&id.uuid(), &project]).await?.first().map(Membership::try_from).transpose()
     }
 
+    /// All memberships of an image, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Inconsistent`].
+    pub async fn members(&self, id: ImageId) -> Result<Vec<Membership>, Error> {
+        let sql = "-- members_locked\n\
+            SELECT image_id, member, status, created_at, updated_at FROM image_members\n\
+            WHERE image_id = $1 /* image_id */ ORDER BY created_at, member";
+        self.rows(sql, &[&id.uuid()]).await?.iter().map(Membership::try_from).collect()
+    }
+
     /// How many members an image has.
     ///
     /// # Errors

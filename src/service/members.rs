@@ -11,6 +11,7 @@ use crate::domain::id::ImageId;
 use crate::domain::image::{Image, Visibility, timestamp};
 use crate::domain::limits::Quotas;
 use crate::domain::member::{MemberStatus, Membership, project_from_json};
+use crate::domain::status::Status;
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
 
@@ -82,10 +83,13 @@ impl Services {
                 return Err(Error::Conflict(format!("Member {} is duplicated for image {id}", member.project)));
             }
             tx.event("image.member.create", image.id, &payload(&member)).await?;
+            leave_describe_job(&tx, &image).await?;
             Ok(member)
         };
         let added = added.await;
-        conclude(tx, added).await
+        let added = conclude(tx, added).await;
+        self.job_bell.notify_one();
+        added
     }
 
     /// Records what a member says to the offer.
@@ -109,10 +113,13 @@ impl Services {
             let member = Membership { status: MemberStatus::from_json(status)?, updated_at: tx.now().await?, ..member };
             tx.set_member_status(image.id, project, member.status, member.updated_at).await?;
             tx.event("image.member.update", image.id, &payload(&member)).await?;
+            leave_describe_job(&tx, &image).await?;
             Ok(member)
         };
         let changed = changed.await;
-        conclude(tx, changed).await
+        let changed = conclude(tx, changed).await;
+        self.job_bell.notify_one();
+        changed
     }
 
     /// Takes an offer back. The member itself cannot: it can reject.
@@ -131,10 +138,13 @@ impl Services {
             payload["deleted"] = json!(true);
             payload["deleted_at"] = json!(timestamp(tx.now().await?));
             tx.event("image.member.delete", image.id, &payload).await?;
+            leave_describe_job(&tx, &image).await?;
             Ok(())
         };
         let removed = removed.await;
-        conclude(tx, removed).await
+        let removed = conclude(tx, removed).await;
+        self.job_bell.notify_one();
+        removed
     }
 
     /// The member that a change is about, if the caller may know of it.
@@ -156,6 +166,14 @@ async fn lock_shared(tx: &Tx, id: ImageId, verb: &str) -> Result<Image, Error> {
         return Ok(image);
     }
     Err(Error::Forbidden(format!("Not allowed to {verb} members for image {id}.")))
+}
+
+/// Members stand beside the data, too, once there is any.
+async fn leave_describe_job(tx: &Tx, image: &Image) -> Result<(), Error> {
+    if matches!(image.status, Status::Active | Status::Deactivated) {
+        tx.leave_describe_job(image.id).await?;
+    }
+    Ok(())
 }
 
 /// The image as the rules on members see it: whoever sees another's shared image sees it as a member.

@@ -1,5 +1,6 @@
 //! Jobs whose gateway has died, or that were left for later: any gateway takes them up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use super::lease::Held;
 use super::upload::{COMMITTING, Progress, SWEEPING, WRITING};
 use super::{Error, Services};
 use crate::catalog::{Job, JobKind};
+use crate::domain::image::Image;
 use crate::domain::query::Scope;
 use crate::domain::status::Status;
-use crate::store::{self, Attempt, description};
+use crate::store::{self, Attempt, whole_description};
 
 /// Pause before a job that failed is taken up again; doubles with every attempt up to the maximum.
 pub(super) const RETRY_PAUSE_MIN: Duration = Duration::from_secs(2);
@@ -114,24 +116,36 @@ impl Services {
 
     /// Brings the description beside the data up to date.
     async fn describe(&self, job: &Job) -> Result<(), Error> {
-        if let Some(image) = self.catalog.image(job.image, &Scope::Everything(None)).await?
+        let mut described = None;
+        // Two of these may be at work on one image: whoever writes last has looked again since.
+        while let Some(image) = self.catalog.image(job.image, &Scope::Everything(None)).await?
             && let Some(content) = &image.content
         {
-            let keys = description(&image, content, job.lease.job);
-            // What is not ours is left as it is.
-            for location in image.locations.iter().filter(|location| location.owned) {
-                let store = self.stores.get(Some(&location.store))?;
-                if store.is_read_only() {
-                    continue;
-                }
-                match store.describe(&location.url, &keys).await {
-                    // Deleted meanwhile, or data that is gone for other reasons: not ours to mend here.
-                    Ok(()) | Err(store::Error::NotFound(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
+            let members = self.catalog.members(job.image, None).await?;
+            let keys = whole_description(&image, content, &members, job.lease.job);
+            if described.as_ref() == Some(&keys) {
+                break;
             }
+            self.write_description(&image, &keys).await?;
+            described = Some(keys);
         }
         self.drop_job(job).await
+    }
+
+    async fn write_description(&self, image: &Image, keys: &BTreeMap<String, String>) -> Result<(), Error> {
+        // What is not ours is left as it is.
+        for location in image.locations.iter().filter(|location| location.owned) {
+            let store = self.stores.get(Some(&location.store))?;
+            if store.is_read_only() {
+                continue;
+            }
+            match store.describe(&location.url, keys).await {
+                // Deleted meanwhile, or data that is gone for other reasons: not ours to mend here.
+                Ok(()) | Err(store::Error::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     async fn drop_job(&self, job: &Job) -> Result<(), Error> {

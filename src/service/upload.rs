@@ -342,7 +342,7 @@ impl Services {
         if let Some(job) = progress.hash_job {
             self.enqueue_hash(&tx, job, attempt.image, &location.url).await?;
         }
-        if image.version != progress.version {
+        if image.version != progress.version || tx.count_members(attempt.image).await? > 0 {
             tx.leave_describe_job(attempt.image).await?;
         }
         tx.image_event("image.upload", attempt.image, &to_one_store(&location.store)).await?;

@@ -5,8 +5,10 @@
 //! for a finished one, and a late writer of a dead attempt cannot touch the new one.
 
 mod config;
+pub mod description;
 pub mod fan;
 pub mod http;
+pub mod inventory;
 pub mod object;
 pub mod rbd;
 
@@ -21,13 +23,13 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::domain::content::Content;
 use crate::domain::id::ImageId;
-use crate::domain::image::{Image, Location};
+use crate::domain::image::Location;
 use crate::domain::location::RbdUrl;
-use crate::domain::status::Status;
 
 pub use config::{Common, Config, Kind, Specific};
+pub use description::{DESCRIPTION_PREFIX, description, staged_description, whole_description};
+pub use inventory::Inventory;
 
 /// One try at storing an image's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -294,6 +296,11 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// What is in it, if that can be listed.
+    fn inventory(&self) -> Option<&dyn Inventory> {
+        None
+    }
+
     /// What a consumer meets who clones a published blob; `None` where nobody can.
     ///
     /// # Errors
@@ -361,58 +368,6 @@ pub trait BlobReader: Send + Sync {
     /// so none are returned.
     async fn read(&self, offset: u64, buffer: Vec<u8>) -> Result<Vec<u8>, Error>;
 }
-
-/// What stands beside a blob for people with the `rbd` command, and to rebuild a lost catalog from:
-/// keys and values as `rbd image-meta list` shows them. `docs/rbd-layout.md` lists the keys.
-#[must_use]
-pub fn description(image: &Image, content: &Content, attempt: Uuid) -> BTreeMap<String, String> {
-    let a = &image.attributes;
-    let list = |value: serde_json::Value| value.to_string();
-    let mut keys = BTreeMap::from([
-        ("schema", "1".to_owned()),
-        ("state", "ready".to_owned()),
-        // Sealed before the record is active.
-        ("status", if image.status == Status::Deactivated { Status::Deactivated } else { Status::Active }.to_string()),
-        ("attempt", attempt.as_simple().to_string()),
-        ("id", image.id.to_string()),
-        ("visibility", a.visibility.as_str().to_owned()),
-        ("protected", a.protected.to_string()),
-        ("os_hidden", a.hidden.to_string()),
-        ("min_disk", a.min_disk_gib.to_string()),
-        ("min_ram", a.min_ram_mib.to_string()),
-        ("size", content.size_bytes.to_string()),
-        ("created_at", crate::domain::image::timestamp(image.created_at)),
-        ("tags", list(serde_json::json!(a.tags))),
-        ("properties", list(serde_json::json!(a.properties))),
-    ]);
-    let optional = [
-        ("name", a.name.clone()),
-        ("owner", a.owner.clone()),
-        ("disk_format", a.disk_format.clone()),
-        ("container_format", a.container_format.clone()),
-        ("virtual_size", content.virtual_size_bytes.map(|n| n.to_string())),
-        ("checksum", content.checksum.clone()),
-        ("os_hash_algo", content.os_hash_algo.clone()),
-        ("os_hash_value", content.os_hash_value.clone()),
-    ];
-    keys.extend(optional.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))));
-    keys.into_iter().map(|(key, value)| (format!("{DESCRIPTION_PREFIX}{key}"), value)).collect()
-}
-
-/// What stands beside staged data.
-#[must_use]
-pub fn staged_description(attempt: Attempt) -> BTreeMap<String, String> {
-    let keys = [
-        ("schema", "1".to_owned()),
-        ("state", "staged".to_owned()),
-        ("attempt", attempt.id.as_simple().to_string()),
-        ("id", attempt.image.to_string()),
-    ];
-    keys.into_iter().map(|(key, value)| (format!("{DESCRIPTION_PREFIX}{key}"), value)).collect()
-}
-
-/// Prefix of every key of a [`description`].
-pub const DESCRIPTION_PREFIX: &str = "rockpool.";
 
 /// Ends the process without running destructors under the threads of the C++ libraries.
 pub fn exit(code: u8) -> ! {

@@ -50,6 +50,16 @@ async fn whole_life(pool: &Pool) {
     assert!(pool.object_exists(&format!("rbd_id.{name}")).await.unwrap());
     assert!(!pool.object_exists(&format!("rbd_id.{attempt}")).await.unwrap());
     assert!(pool.list_images().await.unwrap().iter().any(|image| image.name == name));
+    // Page by page, in order, and all of it.
+    let mut names = vec![String::new()];
+    while let Some(last) =
+        pool.list_images_after(&names[names.len() - 1], 2).await.unwrap().last().map(|i| i.name.clone())
+    {
+        names.push(last);
+    }
+    assert!(names.is_sorted());
+    let before = names.iter().rfind(|page| **page < name).unwrap();
+    assert!(pool.list_images_after(before, 2).await.unwrap().iter().any(|image| image.name == name));
 
     let snapshot = pool.open_read_only(&name, Some("snap")).await.unwrap();
     let mut expected = data.to_vec();

@@ -466,7 +466,7 @@ impl Services {
             .await?;
             tx.image_event("image.activate", image.id, &json!({"size": written.content.size_bytes})).await?;
         }
-        if image.version != written.version {
+        if image.version != written.version || tx.count_members(image.id).await? > 0 {
             tx.leave_describe_job(image.id).await?;
         }
         if work.method == Method::GlanceDirect

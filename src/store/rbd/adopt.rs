@@ -7,6 +7,7 @@
 use ceph::{Error as Failure, Image, Kind, Pool};
 use uuid::Uuid;
 
+use super::inventory::secure;
 use super::read::RbdReader;
 use super::write::{LAYERING, RbdWriter};
 use super::{RbdStore, SNAPSHOT, copy, error, is_unfinished};
@@ -151,14 +152,7 @@ pub(super) async fn in_place(pool: &Pool, name: &str, id: ImageId) -> Result<Str
     let image = pool.open(name).await.map_err(|e| explain(e, pool, &spec))?;
     let marked = async {
         image.metadata_set(&origin_key(), name).await?;
-        let snapshot = image.snapshots().await?.into_iter().find(|snapshot| snapshot.name == SNAPSHOT);
-        if snapshot.is_none() {
-            image.snapshot_create(SNAPSHOT).await?;
-        }
-        if !snapshot.is_some_and(|snapshot| snapshot.protected) {
-            image.snapshot_protect(SNAPSHOT).await?;
-        }
-        Ok(())
+        secure(&image).await
     };
     let marked = marked.await.map_err(|e: Failure| explain(e, pool, &spec));
     image.close().await.map_err(error)?;

@@ -129,13 +129,37 @@ pub(super) async fn discard(pool: &Pool, attempt: Attempt) -> Result<(), Error> 
         names.push(published);
     }
     for name in names {
-        remove(pool, &name).await?;
-        // Two removals at the same time can leave the name without an image; a third one takes it away.
-        if pool.object_exists(&format!("rbd_id.{name}")).await? {
-            remove(pool, &name).await?;
-        }
+        remove_name(pool, &name).await?;
     }
     Ok(())
+}
+
+async fn remove_name(pool: &Pool, name: &str) -> Result<(), Error> {
+    remove(pool, name).await?;
+    // Two removals at the same time can leave the name without an image; a third one takes it away.
+    if pool.object_exists(&format!("rbd_id.{name}")).await? {
+        remove(pool, name).await?;
+    }
+    Ok(())
+}
+
+/// See [`crate::store::Inventory::sweep`].
+pub(super) async fn sweep(pool: &Pool, name: &str) -> Result<(), Error> {
+    remove_name(pool, name).await?;
+    // What a removal that was cut off has left.
+    purge(pool, name).await
+}
+
+/// Refuses an image in the trash that has users; one whose removal has begun has none.
+pub(super) async fn check_trashed_unused(pool: &Pool, id: &str) -> Result<(), Failure> {
+    let image = match pool.open_by_id(id).await {
+        Ok(image) => image,
+        Err(e) if e.kind() == Kind::NotFound => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    let verdict = users(&image, id).await;
+    image.close().await?;
+    verdict
 }
 
 /// Removes an RBD image that no consumer has seen, with its snapshot if it got that far.

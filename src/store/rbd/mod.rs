@@ -12,6 +12,7 @@ mod adopt;
 mod config;
 mod copy;
 mod delete;
+mod inventory;
 mod publish;
 mod read;
 mod source;
@@ -29,6 +30,7 @@ use tokio::sync::Mutex;
 
 pub use config::Config;
 
+use super::inventory::Inventory;
 use super::{Attempt, BlobReader, BlobWriter, CloneSource, Common, Copied, Error, Foreign, Probe, Purpose, Store};
 use crate::domain::id::ImageId;
 use crate::domain::location::{RbdUrl, SNAPSHOT};
@@ -39,6 +41,8 @@ const UPLOADING: &str = "uploading";
 const ATTEMPT_PREFIX: &str = "uploading-";
 /// The same of those that an import reads.
 const STAGING_PREFIX: &str = "staging-";
+/// The same of the write tests of gateways that start.
+const STARTUP_CHECK_PREFIX: &str = "uploading-startup-check-";
 
 /// A pool of RBD images.
 pub struct RbdStore {
@@ -257,6 +261,10 @@ impl Store for RbdStore {
 
     fn can_clone(&self) -> bool {
         true
+    }
+
+    fn inventory(&self) -> Option<&dyn Inventory> {
+        Some(self)
     }
 
     async fn clone_source(&self, url: &str) -> Result<Option<CloneSource>, Error> {

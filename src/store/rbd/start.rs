@@ -3,7 +3,7 @@
 use ceph::{CreateOptions, Kind};
 use uuid::Uuid;
 
-use super::RbdStore;
+use super::{RbdStore, STARTUP_CHECK_PREFIX};
 
 impl RbdStore {
     /// Makes sure that the cluster can be reached, that the pool is there, and that its user may do what
@@ -34,7 +34,7 @@ impl RbdStore {
         if self.common.read_only {
             return Ok(());
         }
-        let name = format!("uploading-startup-check-{}", Uuid::new_v4());
+        let name = format!("{STARTUP_CHECK_PREFIX}{}", Uuid::new_v4());
         let options =
             CreateOptions { size_bytes: 0, order: self.order, features: None, data_pool: self.data_pool.clone() };
         let tried = match pool.create_image(&name, &options).await {
