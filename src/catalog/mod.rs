@@ -5,6 +5,7 @@
 //! lost; writes run in a [`Tx`] and are repeated only up to its `BEGIN`. No connection is held while
 //! bytes of an image stream.
 
+mod audit;
 mod config;
 mod connect;
 mod error;
@@ -26,6 +27,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 
+pub use audit::{OverdueJob, StrayTask};
 pub use config::{Config, Tls};
 pub use error::Error;
 pub use metadefs::{Existing, Part};

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod db;
+mod fsck;
 mod inspect;
 mod metadefs;
 mod policy;
@@ -49,6 +50,9 @@ enum Command {
     /// Make an RBD image that is there already an image of the catalog: a copy made within the cluster, or in place.
     /// Prints the id.
     Adopt(adopt::Arguments),
+    /// Compare the catalog with the pools, beside gateways that go on working: exit code 0 if they agree, 1 if something
+    /// is wrong and not repaired, 2 if something could not be checked.
+    Fsck(fsck::Arguments),
     /// Look at images as their consumers do.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -105,6 +109,9 @@ pub fn run() -> ExitCode {
         Command::Db(DbCommand::Upgrade(file)) => with_config(&file, |config| db::upgrade(&config)),
         Command::Db(DbCommand::Check(file)) => with_config(&file, |config| db::check(&config)),
         Command::Adopt(arguments) => with_config(&arguments.file, |config| adopt::run(&config, &arguments)),
+        Command::Fsck(arguments) => {
+            with_config_or(&arguments.file, fsck::EXIT_UNCHECKED, |config| fsck::run(&config, &arguments))
+        }
         Command::Image(ImageCommand::Readiness(arguments)) => {
             with_config(&arguments.file, |config| readiness::run(&config, &arguments))
         }
@@ -113,6 +120,11 @@ pub fn run() -> ExitCode {
 }
 
 fn with_config(file: &File, command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    with_config_or(file, EXIT_FAILURE, command)
+}
+
+/// As [`with_config`], with an exit code of the command's own for a configuration that cannot be used.
+fn with_config_or(file: &File, unusable: u8, command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     match Config::load(&file.config, |name| std::env::var(name).ok()) {
         Ok(config) => command(config),
         Err(problems) => {
@@ -120,7 +132,7 @@ fn with_config(file: &File, command: impl FnOnce(Config) -> ExitCode) -> ExitCod
             for problem in problems {
                 eprintln!("  - {problem}");
             }
-            ExitCode::FAILURE
+            ExitCode::from(unusable)
         }
     }
 }

@@ -26,11 +26,11 @@ use crate::store;
 pub(super) const PURGE_WAIT: Duration = Duration::from_secs(20);
 
 /// Job states of a deletion. While "retiring" the image may still come back.
-const RETIRING: &str = "retiring";
+pub(super) const RETIRING: &str = "retiring";
 /// The data is out of use.
 const PURGING: &str = "purging";
 /// Member of the job's payload: the state that the image comes back to.
-const WAS: &str = "was";
+pub(super) const WAS: &str = "was";
 
 impl Services {
     /// Deletes an image.

@@ -110,7 +110,7 @@ impl Services {
             // A snapshot is what it was; what others serve may have changed.
             let so_far = work.so_far.as_ref().filter(|_| store.can_clone());
             let hashing = Hashing::begin(so_far, self.settings.checksum, algorithm, rate_bytes);
-            self.hash(job, &work, reader, hashing).await
+            hash(reader, hashing, Some(Notebook { services: self, job, work: &work })).await
         };
         let hashed = tokio::select! {
             biased;
@@ -124,43 +124,6 @@ impl Services {
             Err(store::Error::NotFound(_)) => self.reject_location(job, &work, "it is gone").await,
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Hashes what is left of a blob, its holes included.
-    async fn hash(
-        &self,
-        job: &Job,
-        work: &Work,
-        reader: Arc<dyn BlobReader>,
-        mut hashing: Hashing,
-    ) -> Result<Hashes, store::Error> {
-        let size_bytes = reader.size_bytes();
-        let data = if hashing.at < size_bytes { reader.data(hashing.at, size_bytes).await? } else { Vec::new() };
-        let mut pieces = stream::iter(pieces(data, hashing.at, size_bytes))
-            .map(|piece| {
-                let reader = Arc::clone(&reader);
-                async move {
-                    match piece {
-                        Piece::Hole(length) => Ok((zeros(length).collect(), 0)),
-                        Piece::Data(offset, length) => {
-                            let buffer = vec![0; usize::try_from(length).unwrap_or(0)];
-                            Ok::<_, store::Error>((vec![Bytes::from(reader.read(offset, buffer).await?)], length))
-                        }
-                    }
-                }
-            })
-            .buffered(READS_AHEAD);
-        let mut noted = Instant::now();
-        while let Some(piece) = pieces.next().await {
-            let (bytes, read_bytes) = piece?;
-            hashing = hashing.add(bytes).await?;
-            hashing.keep_rate(read_bytes).await;
-            if noted.elapsed() >= CHECKPOINT_INTERVAL {
-                self.note_hashing(job, work, &hashing).await;
-                noted = Instant::now();
-            }
-        }
-        Ok(hashing.finish())
     }
 
     /// Writes down how far a job has come. What cannot be written now is hashed again, at worst.
@@ -241,6 +204,60 @@ impl Services {
 
 fn holds(image: &Image, work: &Work) -> bool {
     image.locations.iter().any(|location| location.url == work.url)
+}
+
+/// The hash of a whole blob, read at no more than so many bytes in a second; 0: no limit.
+pub(super) async fn hash_whole(
+    reader: Arc<dyn BlobReader>,
+    algorithm: HashAlgorithm,
+    rate_bytes: u64,
+) -> Result<String, store::Error> {
+    let hashes = hash(reader, Hashing::begin(None, false, Some(algorithm), rate_bytes), None).await?;
+    Ok(hashes.hash.map(|(_, value)| value).unwrap_or_default())
+}
+
+/// Where a job writes down how far it has come.
+struct Notebook<'n> {
+    services: &'n Services,
+    job: &'n Job,
+    work: &'n Work,
+}
+
+/// Hashes what is left of a blob, its holes included, and writes down from time to time how far it has come.
+async fn hash(
+    reader: Arc<dyn BlobReader>,
+    mut hashing: Hashing,
+    notebook: Option<Notebook<'_>>,
+) -> Result<Hashes, store::Error> {
+    let size_bytes = reader.size_bytes();
+    let data = if hashing.at < size_bytes { reader.data(hashing.at, size_bytes).await? } else { Vec::new() };
+    let mut pieces = stream::iter(pieces(data, hashing.at, size_bytes))
+        .map(|piece| {
+            let reader = Arc::clone(&reader);
+            async move {
+                match piece {
+                    Piece::Hole(length) => Ok((zeros(length).collect(), 0)),
+                    Piece::Data(offset, length) => {
+                        let buffer = vec![0; usize::try_from(length).unwrap_or(0)];
+                        Ok::<_, store::Error>((vec![Bytes::from(reader.read(offset, buffer).await?)], length))
+                    }
+                }
+            }
+        })
+        .buffered(READS_AHEAD);
+    let mut noted = Instant::now();
+    while let Some(piece) = pieces.next().await {
+        let (bytes, read_bytes) = piece?;
+        hashing = hashing.add(bytes).await?;
+        hashing.keep_rate(read_bytes).await;
+        if let Some(Notebook { services, job, work }) = &notebook
+            && noted.elapsed() >= CHECKPOINT_INTERVAL
+        {
+            services.note_hashing(job, work, &hashing).await;
+            noted = Instant::now();
+        }
+    }
+    Ok(hashing.finish())
 }
 
 /// Digests of the first bytes of a blob.

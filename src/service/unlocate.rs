@@ -24,13 +24,15 @@ use crate::identity::policy::{Action, Target};
 use crate::store;
 
 /// The one state of the job.
-const REMOVING: &str = "removing";
+pub(super) const REMOVING: &str = "removing";
 
 /// What the job carries.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Unlocate {
-    store: String,
-    url: String,
+pub(super) struct Unlocate {
+    /// Store that has the data.
+    pub(super) store: String,
+    /// Where in it.
+    pub(super) url: String,
 }
 
 /// A job that this gateway may hold.

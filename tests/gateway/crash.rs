@@ -118,6 +118,7 @@ fn what_two_gateways_remove_at_the_same_time_is_gone_whole() {
     }
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     await_clean(&survivor, &[], &ids, DATA_GONE_S);
+    survivor.fsck_is_clean();
     // Whoever loses must not put back a name whose data the other one has removed.
     thread::sleep(Duration::from_secs(2));
     assert!(left_in_pool(&ids).is_empty(), "{:?}", left_in_pool(&ids));
@@ -183,6 +184,7 @@ fn a_gateway_killed_at_any_moment_leaves_an_upload_undone_or_finished() {
                 }
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
                 await_clean(&survivor, &ids, &[], DATA_GONE_S);
+                survivor.fsck_is_clean();
             });
         }
     });

@@ -256,5 +256,6 @@ fn an_import_whose_gateway_is_killed_is_done_by_another() {
     await_status(&demo, &id, "active");
     assert_active(&demo, &id, &bytes);
     await_clean(&survivor, &[&id], &[&gone], DATA_GONE_S);
+    survivor.fsck_is_clean();
     assert_eq!(task(&demo, &id)["status"], "success");
 }

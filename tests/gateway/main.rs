@@ -20,6 +20,7 @@ mod delete;
 mod download;
 mod events;
 mod failures;
+mod fsck;
 mod harness;
 mod health;
 mod identity;

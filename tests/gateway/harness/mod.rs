@@ -1,6 +1,7 @@
 //! Starts gateways on throwaway databases and talks to them as a client would.
 
 mod certificates;
+mod fsck;
 mod gateway;
 mod http;
 mod keystone;
@@ -16,6 +17,7 @@ mod web;
 mod wire;
 
 pub(crate) use certificates::make_certificates;
+pub(crate) use fsck::{OwnPool, Told};
 pub(crate) use gateway::{Gateway, Options, TAKEOVER_S, Token};
 pub(crate) use http::{Answer, Client};
 pub(crate) use keystone::{FakeKeystone, Fault, OWN_CREDENTIAL, OWN_PASSWORD, OWN_USER, project_token};
