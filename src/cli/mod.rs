@@ -7,6 +7,7 @@ mod inspect;
 mod metadefs;
 mod policy;
 mod readiness;
+mod rebuild;
 mod serve;
 
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ enum Command {
     /// Compare the catalog with the pools, beside gateways that go on working: exit code 0 if they agree, 1 if something
     /// is wrong and not repaired, 2 if something could not be checked.
     Fsck(fsck::Arguments),
+    /// Restore records of a lost or older catalog from what stands beside the data in the pools: exit code 0 if nothing
+    /// is left to restore, 1 if something is, 2 if a pool could not be read.
+    Rebuild(rebuild::Arguments),
     /// Look at images as their consumers do.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -111,6 +115,9 @@ pub fn run() -> ExitCode {
         Command::Adopt(arguments) => with_config(&arguments.file, |config| adopt::run(&config, &arguments)),
         Command::Fsck(arguments) => {
             with_config_or(&arguments.file, fsck::EXIT_UNCHECKED, |config| fsck::run(&config, &arguments))
+        }
+        Command::Rebuild(arguments) => {
+            with_config_or(&arguments.file, fsck::EXIT_UNCHECKED, |config| rebuild::run(&config, &arguments))
         }
         Command::Image(ImageCommand::Readiness(arguments)) => {
             with_config(&arguments.file, |config| readiness::run(&config, &arguments))

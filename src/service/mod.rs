@@ -25,6 +25,7 @@ mod pace;
 mod protect;
 mod quota;
 mod readiness;
+pub mod rebuild;
 mod receive;
 mod recover;
 mod relocate;

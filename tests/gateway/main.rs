@@ -43,6 +43,7 @@ mod proxies;
 mod quotas;
 mod races;
 mod readiness;
+mod rebuild;
 mod relocate;
 mod remote_checks;
 mod routes;
