@@ -17,6 +17,7 @@ mod members;
 mod metadefs;
 mod migrate;
 mod queue;
+mod scrubs;
 mod tasks;
 mod tx;
 mod usage;
@@ -33,6 +34,7 @@ pub use error::Error;
 pub use metadefs::{Existing, Part};
 pub use migrate::{SCHEMA_VERSION, SchemaState};
 pub use queue::{Charge, Job, JobKind, Lease, NewJob, Rivals};
+pub use scrubs::Scrub;
 pub use tasks::NewTask;
 pub use tx::Tx;
 

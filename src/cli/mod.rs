@@ -8,6 +8,7 @@ mod metadefs;
 mod policy;
 mod readiness;
 mod rebuild;
+mod scrub;
 mod serve;
 
 use std::path::PathBuf;
@@ -57,6 +58,9 @@ enum Command {
     /// Restore records of a lost or older catalog from what stands beside the data in the pools: exit code 0 if nothing
     /// is left to restore, 1 if something is, 2 if a pool could not be read.
     Rebuild(rebuild::Arguments),
+    /// Read stored images and compare them with their hashes: exit code 0 if all are what they were, 1 if some are not,
+    /// 2 if some could not be read.
+    Scrub(scrub::Arguments),
     /// Look at images as their consumers do.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -118,6 +122,9 @@ pub fn run() -> ExitCode {
         }
         Command::Rebuild(arguments) => {
             with_config_or(&arguments.file, fsck::EXIT_UNCHECKED, |config| rebuild::run(&config, &arguments))
+        }
+        Command::Scrub(arguments) => {
+            with_config_or(&arguments.file, fsck::EXIT_UNCHECKED, |config| scrub::run(&config, &arguments))
         }
         Command::Image(ImageCommand::Readiness(arguments)) => {
             with_config(&arguments.file, |config| readiness::run(&config, &arguments))

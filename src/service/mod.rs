@@ -29,6 +29,7 @@ pub mod rebuild;
 mod receive;
 mod recover;
 mod relocate;
+pub mod scrub;
 mod show;
 mod stage;
 mod stores;

@@ -48,6 +48,7 @@ mod relocate;
 mod remote_checks;
 mod routes;
 mod schemas;
+mod scrub;
 mod show;
 mod sight;
 mod smuggling;
