@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Reads the 36-character text form of a UUID, in either case, and no other.
@@ -11,7 +12,8 @@ pub fn parse_uuid(text: &str) -> Option<Uuid> {
 }
 
 /// Identifier of an image: also the name of its RBD image, always in lower case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct ImageId(Uuid);
 
 impl ImageId {

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Refusal;
+use super::endpoint::Interface;
+use super::id::ImageId;
+use super::image::check_text;
+use super::limits::TEXT_CHARS_MAX;
 use super::location::{Validation, validation};
 
 /// Where an import has its data from.
@@ -16,11 +20,13 @@ pub enum Method {
     WebDownload,
     /// Another copy of the same image.
     CopyImage,
+    /// Fetched from the image service of another region of the same cloud.
+    GlanceDownload,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 3] = [Self::GlanceDirect, Self::WebDownload, Self::CopyImage];
+    pub const ALL: [Self; 4] = [Self::GlanceDirect, Self::WebDownload, Self::CopyImage, Self::GlanceDownload];
 
     /// The name in the API.
     #[must_use]
@@ -29,6 +35,7 @@ impl Method {
             Self::GlanceDirect => "glance-direct",
             Self::WebDownload => "web-download",
             Self::CopyImage => "copy-image",
+            Self::GlanceDownload => "glance-download",
         }
     }
 
@@ -73,6 +80,17 @@ pub fn asks_for_raw(value: &str) -> Result<(), Refusal> {
     }
 }
 
+/// An image of another region of the same cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteImage {
+    /// The region, as the catalog calls it.
+    pub region: String,
+    /// Which of its endpoints is asked.
+    pub interface: Interface,
+    /// The image there.
+    pub id: ImageId,
+}
+
 /// A request for an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -80,6 +98,8 @@ pub struct Request {
     pub method: Method,
     /// URL of the data, for [`Method::WebDownload`].
     pub uri: Option<String>,
+    /// The image to be fetched, for [`Method::GlanceDownload`].
+    pub remote: Option<RemoteImage>,
     /// What that data must be, if the client knows.
     pub expected: Option<Validation>,
     /// Stores to bring it to, if the client named some.
@@ -120,17 +140,11 @@ impl Request {
             Some(_) => Err(Refusal::Invalid(format!("'{name}' must be boolean value only."))),
         };
         let (all_stores, all_must_succeed) = (flag("all_stores", false)?, flag("all_stores_must_succeed", true)?);
-        let uri = match method.get("uri") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(uri)) if known == Method::WebDownload => Some(uri.clone()),
-            Some(Value::String(_)) => {
-                return invalid(format!("'uri' is for the method web-download alone, not for {name}."));
-            }
-            Some(_) => return invalid("The 'uri' of the import method must be a string.".into()),
-        };
+        let uri = member(method, "uri", known, Method::WebDownload)?;
         if known == Method::WebDownload && uri.is_none() {
-            return invalid("The import method web-download requires a 'uri' in its 'method'.".into());
+            return Err(missing("uri", known));
         }
+        let remote = remote(method, known)?;
         let expected = match method.get("validation_data") {
             None => None,
             Some(_) if known != Method::WebDownload => {
@@ -141,8 +155,54 @@ impl Request {
         if let Some(Err(why)) = expected.as_ref().map(Validation::check) {
             return invalid(format!("validation_data: {why}"));
         }
-        Ok(Self { method: known, uri, expected, stores: stores(body.get("stores"))?, all_stores, all_must_succeed })
+        let stores = stores(body.get("stores"))?;
+        Ok(Self { method: known, uri, remote, expected, stores, all_stores, all_must_succeed })
     }
+}
+
+/// A text among the members of a method that belongs to the method `owner` alone.
+fn member(members: &Map<String, Value>, name: &str, known: Method, owner: Method) -> Result<Option<String>, Refusal> {
+    let invalid = |why: String| Err(Refusal::Invalid(why));
+    match members.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if known == owner => Ok(Some(text.clone())),
+        Some(Value::String(_)) => {
+            invalid(format!("'{name}' is for the method {} alone, not for {}.", owner.as_str(), known.as_str()))
+        }
+        Some(_) => invalid(format!("The '{name}' of the import method must be a string.")),
+    }
+}
+
+fn missing(name: &str, method: Method) -> Refusal {
+    Refusal::Invalid(format!("The import method {} requires a '{name}' in its 'method'.", method.as_str()))
+}
+
+/// The image of another region that is to be fetched, if that is the method.
+fn remote(members: &Map<String, Value>, known: Method) -> Result<Option<RemoteImage>, Refusal> {
+    let invalid = |why: String| Refusal::Invalid(why);
+    let member = |name: &str| member(members, name, known, Method::GlanceDownload);
+    let (region, id) = (member("glance_region")?, member("glance_image_id")?);
+    let interface = member("glance_service_interface")?;
+    if known != Method::GlanceDownload {
+        return Ok(None);
+    }
+    let region = region.filter(|region| !region.is_empty()).ok_or_else(|| missing("glance_region", known))?;
+    if region.chars().count() > TEXT_CHARS_MAX {
+        return Err(invalid(format!("The 'glance_region' is longer than {TEXT_CHARS_MAX} characters.")));
+    }
+    check_text("glance_region", &region, false)?;
+    let id = id.ok_or_else(|| missing("glance_image_id", known))?;
+    let id = ImageId::parse(&id).ok_or_else(|| {
+        invalid("The 'glance_image_id' must be a UUID, the id of the image in the other region.".into())
+    })?;
+    let interface = match interface {
+        None => Interface::Public,
+        Some(name) => Interface::parse(&name).ok_or_else(|| {
+            let names = Interface::ALL.map(Interface::as_str).join(", ");
+            invalid(format!("The 'glance_service_interface' must be one of the following: {names}."))
+        })?,
+    };
+    Ok(Some(RemoteImage { region, interface, id }))
 }
 
 fn stores(value: Option<&Value>) -> Result<Option<Vec<String>>, Refusal> {
@@ -166,7 +226,9 @@ fn stores(value: Option<&Value>) -> Result<Option<Vec<String>>, Refusal> {
 mod tests {
     use serde_json::json;
 
-    use super::{Method, Request, expected_hash};
+    use super::{Interface, Method, Request, expected_hash};
+
+    const ID: &str = "6d0b3d2e-07d4-4a4f-9d0e-3f4f0f6f1a2b";
 
     #[test]
     fn what_is_asked_for() {
@@ -176,6 +238,10 @@ mod tests {
         let named =
             parse(json!({"method": {"name": "copy-image"}, "stores": ["a", "b", "a"], "all_stores": false})).unwrap();
         assert_eq!(named.stores.unwrap(), ["a", "b"]);
+        let far = json!({"name": "glance-download", "glance_region": "two", "glance_image_id": ID});
+        let remote = parse(json!({"method": far})).unwrap().remote.unwrap();
+        assert_eq!((remote.region.as_str(), remote.interface), ("two", Interface::Public));
+        assert_eq!(remote.id.to_string(), ID);
         for bad in [
             json!({}),
             json!({"method": "web-download"}),
@@ -188,6 +254,18 @@ mod tests {
             json!({"method": {"name": "glance-direct", "validation_data": {"os_hash_algo": "md5", "os_hash_value": "0"}}}),
             json!({"method": {"name": "web-download", "uri": "http://x/", "validation_data": {"os_hash_algo": "md5"}}}),
             json!({"method": {"name": "web-download", "uri": "http://x/", "validation_data": {"os_hash_algo": "md5", "os_hash_value": "0"}}}),
+            json!({"method": {"name": "glance-download"}}),
+            json!({"method": {"name": "glance-download", "glance_region": "two"}}),
+            json!({"method": {"name": "glance-download", "glance_image_id": ID}}),
+            json!({"method": {"name": "glance-download", "glance_region": "", "glance_image_id": ID}}),
+            json!({"method": {"name": "glance-download", "glance_region": "a\u{0}", "glance_image_id": ID}}),
+            json!({"method": {"name": "glance-download", "glance_region": "r".repeat(256), "glance_image_id": ID}}),
+            json!({"method": {"name": "glance-download", "glance_region": 2, "glance_image_id": ID}}),
+            json!({"method": {"name": "glance-download", "glance_region": "two", "glance_image_id": "x"}}),
+            json!({"method": {"name": "glance-download", "glance_region": "two", "glance_image_id": ID, "glance_service_interface": "open"}}),
+            json!({"method": {"name": "glance-download", "glance_region": "two", "glance_image_id": ID, "uri": "http://x/"}}),
+            json!({"method": {"name": "glance-direct", "glance_region": "two"}}),
+            json!({"method": {"name": "web-download", "uri": "http://x/", "glance_image_id": ID}}),
             json!({"method": {"name": "glance-direct"}, "stores": []}),
             json!({"method": {"name": "glance-direct"}, "stores": "a"}),
             json!({"method": {"name": "glance-direct"}, "stores": [5]}),

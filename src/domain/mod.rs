@@ -4,6 +4,7 @@
 
 pub mod content;
 pub mod custom;
+pub mod endpoint;
 pub mod id;
 pub mod image;
 pub mod import;

@@ -228,38 +228,54 @@ fn sort_key(name: &str) -> Result<TaskKey, Refusal> {
     })
 }
 
-/// Checks the body of `POST /v2/tasks`.
-///
-/// # Errors
-/// [`Refusal::Invalid`] naming the member.
-pub fn check_request(body: &Map<String, Value>) -> Result<(), Refusal> {
-    for required in ["type", "input"] {
-        if !body.contains_key(required) {
-            return Err(Refusal::Invalid(format!("Task '{required}' is required")));
+/// A task that a client asks for: an image is made and filled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportTask {
+    /// URL of the data.
+    pub from: String,
+    /// What the data is, as a `disk_format`.
+    pub format: String,
+    /// Attributes and properties of the image.
+    pub properties: Map<String, Value>,
+    /// All of that as the client wrote it.
+    pub input: Value,
+}
+
+impl ImportTask {
+    /// Reads the body of `POST /v2/tasks`.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] naming the member.
+    pub fn parse(body: &Map<String, Value>) -> Result<Self, Refusal> {
+        for required in ["type", "input"] {
+            if !body.contains_key(required) {
+                return Err(Refusal::Invalid(format!("Task '{required}' is required")));
+            }
         }
-    }
-    for (name, value) in body {
-        check_member(name, value)?;
-    }
-    if body["type"] != TaskKind::Import.as_str() {
-        return Err(Refusal::Invalid(format!(
-            "Tasks of type {} are made by the calls that need them; a client can ask for type '{}' alone.",
-            body["type"],
-            TaskKind::Import.as_str()
-        )));
-    }
-    let input = body["input"].as_object();
-    let part = |name: &str| input.and_then(|input| input.get(name)).unwrap_or(&Value::Null);
-    check_source(part("import_from"))?;
-    for (name, right, what) in [
-        ("import_from_format", part("import_from_format").is_string(), "a string"),
-        ("image_properties", part("image_properties").is_object(), "an object"),
-    ] {
-        if !right {
-            return Err(Refusal::Invalid(format!("The input of an import needs '{name}': {what}.")));
+        for (name, value) in body {
+            check_member(name, value)?;
         }
+        if body["type"] != TaskKind::Import.as_str() {
+            return Err(Refusal::Invalid(format!(
+                "Tasks of type {} are made by the calls that need them; a client can ask for type '{}' alone.",
+                body["type"],
+                TaskKind::Import.as_str()
+            )));
+        }
+        let input = body["input"].as_object();
+        let part = |name: &str| input.and_then(|input| input.get(name)).unwrap_or(&Value::Null);
+        let needs =
+            |name: &str, what: &str| Refusal::Invalid(format!("The input of an import needs '{name}': {what}."));
+        let from = source(part("import_from"))?;
+        let format = part("import_from_format").as_str().ok_or_else(|| needs("import_from_format", "a string"))?;
+        let properties = part("image_properties").as_object().ok_or_else(|| needs("image_properties", "an object"))?;
+        Ok(Self {
+            from: from.to_owned(),
+            format: format.to_owned(),
+            properties: properties.clone(),
+            input: body["input"].clone(),
+        })
     }
-    Ok(())
 }
 
 /// What the schema of tasks says of one member. Others may be there, and count for nothing.
@@ -281,11 +297,11 @@ fn check_member(name: &str, value: &Value) -> Result<(), Refusal> {
     Err(Refusal::Invalid(format!("Provided object does not match schema 'task': '{name}' must be {what}.")))
 }
 
-fn check_source(source: &Value) -> Result<(), Refusal> {
+fn source(source: &Value) -> Result<&str, Refusal> {
     let invalid = |what: &str| Err(Refusal::Invalid(format!("Invalid 'import_from': {what}")));
     match source.as_str() {
         None | Some("") => invalid("it must be the URL of the data."),
-        Some(url) if url.starts_with("http://") || url.starts_with("https://") => Ok(()),
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => Ok(url),
         Some(url) if url.starts_with("file://") || url.starts_with("filesystem://") => {
             invalid("File based imports are not allowed. Please use a non-local source of image data.")
         }
@@ -298,7 +314,7 @@ mod tests {
     use proptest::prelude::{any, proptest};
     use serde_json::{Map, Value, json};
 
-    use super::{TaskField, TaskKey, TaskQuery, check_request};
+    use super::{ImportTask, TaskField, TaskKey, TaskQuery};
     use crate::domain::Refusal;
     use crate::domain::query::{Direction, PageSizes, pairs};
 
@@ -306,8 +322,8 @@ mod tests {
         TaskQuery::parse(&pairs(raw)?, PageSizes { default: 25, max: 1000 })
     }
 
-    fn check(body: &Value) -> Result<(), Refusal> {
-        check_request(body.as_object().unwrap())
+    fn check(body: &Value) -> Result<ImportTask, Refusal> {
+        ImportTask::parse(body.as_object().unwrap())
     }
 
     #[test]
@@ -339,7 +355,9 @@ mod tests {
     #[test]
     fn what_a_task_is_asked_for() {
         let good = json!({"type": "import", "input": {"import_from": "https://x/y", "import_from_format": "raw", "image_properties": {}}});
-        check(&good).unwrap();
+        let task = check(&good).unwrap();
+        assert_eq!((task.from.as_str(), task.format.as_str()), ("https://x/y", "raw"));
+        assert_eq!((&task.properties, &task.input), (&Map::new(), &good["input"]));
         let with = |pointer: &str, value: Value| {
             let mut body = good.clone();
             match body.pointer_mut(pointer) {
@@ -382,7 +400,7 @@ mod tests {
         #[test]
         fn no_query_and_no_source_panics(raw in "[a-z_=&%:,0-9\"-]{0,60}|\\PC{0,30}", source in any::<String>()) {
             let _ = parse(&raw);
-            let _ = check_request(&Map::from_iter([("type".to_owned(), json!("import")), ("input".to_owned(), json!({"import_from": source}))]));
+            let _ = ImportTask::parse(&Map::from_iter([("type".to_owned(), json!("import")), ("input".to_owned(), json!({"import_from": source}))]));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::exchange::{Answer, Question};
@@ -19,7 +19,7 @@ use crate::secret::Secret;
 const RECORD_BYTES_MAX: usize = 4 << 20;
 
 /// An image of another region, as far as it is taken over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remote {
     /// Number of bytes.
     pub size_bytes: u64,

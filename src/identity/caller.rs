@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::query::Scope;
 
 /// Who sends a request, as the identity provider vouches for it. Nothing in it comes from a header
-/// other than the tokens.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// other than the tokens, and no token is in it: a job may remember who asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Caller {
     /// User.
     pub user_id: String,

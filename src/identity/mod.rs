@@ -13,6 +13,7 @@ pub use policy::Policy;
 
 use serde::Deserialize;
 
+use crate::domain::endpoint::Interface;
 use crate::secret::Secret;
 
 /// `[identity]` of the configuration, without the section of Keystone.
@@ -129,7 +130,7 @@ impl Identity {
     pub async fn image_service(
         &self,
         token: &str,
-        place: (&str, keystone::Interface),
+        place: (&str, Interface),
         request_id: Option<&str>,
     ) -> Result<Option<String>, Unavailable> {
         match self {

@@ -2,13 +2,23 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, Services};
+use super::quota::Account;
+use super::{Error, Services, conclude};
+use crate::catalog::Tx;
 use crate::domain::id::ImageId;
 use crate::domain::image::{Attributes, Image, Import, PropertyOperation, Visibility, check_writable};
 use crate::domain::limits::Resource;
 use crate::domain::status::Status;
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
+
+/// An image that is not written down yet.
+pub(super) struct NewImage {
+    pub(super) id: ImageId,
+    pub(super) attributes: Attributes,
+    /// Who pays for it.
+    account: Option<Account>,
+}
 
 impl Services {
     /// Makes an image record from the members of a JSON object.
@@ -17,6 +27,15 @@ impl Services {
     /// [`Error::Invalid`] and [`Error::Forbidden`] naming the member; [`Error::Conflict`] for an id that
     /// is or ever was in use; [`Error::TooLarge`] for one image too many.
     pub async fn create(&self, caller: &Caller, body: &Map<String, Value>) -> Result<Image, Error> {
+        let new = self.new_image(caller, body).await?;
+        let tx = self.catalog.begin("image_create").await?;
+        let recorded = self.record_image(&tx, new).await;
+        let image = conclude(tx, recorded).await?;
+        Ok(self.readable(caller, image).await)
+    }
+
+    /// What an image will be, if the caller may have it.
+    pub(super) async fn new_image(&self, caller: &Caller, body: &Map<String, Value>) -> Result<NewImage, Error> {
         // 1. What the caller wants.
         let mut attributes = Attributes::new(Some(caller.project_id.clone()));
         let mut id = None;
@@ -57,12 +76,15 @@ impl Services {
         }
         attributes.check_quotas(&self.settings.quotas)?;
         let account = self.account(caller, attributes.owner.as_deref()).await?;
-        // 3. Write it down; the id is taken for ever from now on.
-        let id = id.unwrap_or_else(ImageId::random);
-        let tx = self.catalog.begin("image_create").await?;
+        Ok(NewImage { id: id.unwrap_or_else(ImageId::random), attributes, account })
+    }
+
+    /// Writes a new image down.
+    pub(super) async fn record_image(&self, tx: &Tx, new: NewImage) -> Result<Image, Error> {
+        // 3. The id is taken for ever from now on.
+        let NewImage { id, attributes, account } = new;
         let now = tx.now().await?;
         if !tx.reserve_id(id).await? {
-            tx.rollback().await?;
             return Err(Error::Conflict(format!("Image ID {id} already exists!")));
         }
         let image = Image {
@@ -80,13 +102,9 @@ impl Services {
         tx.insert_image(&image).await?;
         tx.image_event("image.create", id, &json!({})).await?;
         // 4. Has its owner room for one more?
-        if let Some(account) = account
-            && let Err(refused) = account.admit(&tx, &[(Resource::ImageCountTotal, 1)]).await
-        {
-            tx.rollback().await?;
-            return Err(refused);
+        if let Some(account) = account {
+            account.admit(tx, &[(Resource::ImageCountTotal, 1)]).await?;
         }
-        tx.commit().await?;
-        Ok(self.readable(caller, image).await)
+        Ok(image)
     }
 }

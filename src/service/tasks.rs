@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Error, Services};
 use crate::domain::id::parse_uuid;
-use crate::domain::task::{Task, TaskQuery, check_request, unknown_marker};
+use crate::domain::task::{ImportTask, Task, TaskQuery, unknown_marker};
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
 
@@ -66,18 +66,13 @@ impl Tasks<'_> {
         task.ok_or_else(missing)
     }
 
-    /// The refusal of a request for a task: what is wrong with it, or else that imports are asked for by another call.
-    /// That is no question of rights, and asking again will not help.
-    pub async fn refuse(&self, body: &Map<String, Value>) -> Error {
-        let checked = check_request(body).map_err(Error::from);
-        let checked = match checked {
-            Ok(()) => self.services.authorize(Action::AddTask, self.caller, Target::Nothing).await,
-            refused => refused,
-        };
-        checked.err().unwrap_or_else(|| {
-            Error::Invalid(
-                "Imports are not begun by this call: make an image with POST /v2/images, then use POST /v2/images/{id}/import.".into(),
-            )
-        })
+    /// Begins the task that is asked for: an image is made and filled.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the member; [`Error::Forbidden`]; those of making an image.
+    pub async fn create(&self, body: &Map<String, Value>) -> Result<Task, Error> {
+        let wanted = ImportTask::parse(body)?;
+        self.services.authorize(Action::AddTask, self.caller, Target::Nothing).await?;
+        self.services.import_new(self.caller, wanted).await
     }
 }

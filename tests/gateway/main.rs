@@ -21,6 +21,7 @@ mod download;
 mod events;
 mod failures;
 mod fsck;
+mod glance_download;
 mod harness;
 mod health;
 mod identity;

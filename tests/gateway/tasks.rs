@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Gateway, Options, Token, eventually};
+use crate::harness::{
+    Client, Gateway, Nginx, Options, Token, assert_active, await_clean, eventually, random_bytes, status_of,
+};
 
 fn page(client: &Client, query: &str) -> Value {
     client.get(&format!("/v2/tasks{query}")).expect(200).json()
@@ -240,7 +242,7 @@ fn the_task_api_is_for_administrators_unless_the_policy_says_otherwise() {
 }
 
 #[test]
-fn a_task_is_never_deleted_by_hand_and_none_is_made() {
+fn a_task_is_never_deleted_by_hand_and_no_bad_one_is_made() {
     let gateway = Gateway::start(Options::default());
     let admin = gateway.client(Token::Admin);
     let id = uuid::Uuid::new_v4().to_string();
@@ -257,9 +259,12 @@ fn a_task_is_never_deleted_by_hand_and_none_is_made() {
         let answer = admin.call(method, "/v2/tasks");
         assert_eq!((answer.status, answer.header("allow")), (405, "GET, POST"), "{method}");
     }
-    let good = json!({"type": "import", "input": {"import_from": "https://x/y", "import_from_format": "raw", "image_properties": {"name": "n"}}});
-    let answer = admin.post("/v2/tasks", &good).expect(400);
-    assert!(answer.text().contains("POST /v2/images/{id}/import"), "{}", answer.text());
+    let good = json!({"type": "import", "input": {"import_from": "https://9.9.9.9/y", "import_from_format": "raw", "image_properties": {"name": "n"}}});
+    let with = |name: &str, value: Value| {
+        let mut body = good.clone();
+        body["input"][name] = value;
+        body
+    };
     for (body, why) in [
         (json!([]), "object"),
         (json!("import"), "object"),
@@ -274,15 +279,100 @@ fn a_task_is_never_deleted_by_hand_and_none_is_made() {
         (json!({"type": "import", "input": {"import_from": "ftp://x/y"}}), "import_from"),
         (json!({"type": "import", "input": {"import_from": "http://x/y"}}), "import_from_format"),
         (json!({"type": "import", "input": good["input"], "owner": 5}), "owner"),
+        (with("import_from", json!("http://127.0.0.1/y")), "Invalid URL"),
+        (with("import_from", json!("http://192.0.2.1:22/y")), "Invalid URL"),
+        (with("import_from_format", json!("floppy")), "import_from_format"),
+        (with("image_properties", json!({"disk_format": "qcow2"})), "becomes raw here"),
+        (with("image_properties", json!({"disk_format": "floppy"})), "floppy"),
+        (with("image_properties", json!({"container_format": "box"})), "container_format"),
+        (with("image_properties", json!({"min_disk": -1})), "min_disk"),
+        (with("image_properties", json!({"rockpool_expected_hash": "sha256:12"})), "rockpool_expected_hash"),
     ] {
         let answer = admin.post("/v2/tasks", &body).expect(400);
         assert!(answer.text().contains(why), "{body}: {}", answer.text());
-        assert!(!answer.text().contains("not enabled"), "{body}: {}", answer.text());
     }
+    admin.post("/v2/tasks", &with("image_properties", json!({"os_glance_x": "y"}))).expect(403);
+    let taken = admin.create("taken");
+    admin.post("/v2/tasks", &with("image_properties", json!({"id": taken}))).expect(409);
+    let methods = vec![toml::Value::from("glance-direct")];
+    let without = gateway.sibling_with(Options::default().set("import", "methods", methods));
+    let answer = without.client(Token::Admin).post("/v2/tasks", &good).expect(400);
+    assert!(answer.text().contains("without web-download"), "{}", answer.text());
+    // Neither an image nor a job is left of that.
+    assert_eq!(gateway.sql("SELECT count(*) FROM images UNION ALL SELECT count(*) FROM jobs"), "1\n0");
     for text in ["", "{", "import", &"[".repeat(5000)] {
         admin.send_json("POST", "/v2/tasks", text).expect(400);
     }
     assert_eq!(gateway.sql("SELECT count(*) FROM tasks"), "1");
+}
+
+#[test]
+fn a_task_makes_an_image_and_fills_it() {
+    let Some(nginx) = Nginx::start("") else { return };
+    let gateway =
+        Gateway::start(Options::quick().sections("[fetch]\nallowed_hosts = [\"localhost\"]\nallowed_ports = []\n"));
+    let admin = gateway.client(Token::Admin);
+    let bytes = random_bytes(51, (3 << 20) + 5);
+    nginx.serve("disk.raw", &bytes);
+    let file = gateway.folder().join("disk.raw");
+    let packed = gateway.folder().join("disk.qcow2");
+    std::fs::write(&file, random_bytes(52, 2 << 20)).unwrap();
+    let arguments = ["convert", "-f", "raw", "-O", "qcow2", file.to_str().unwrap(), packed.to_str().unwrap()];
+    assert!(std::process::Command::new("qemu-img").args(arguments).status().unwrap().success());
+    nginx.serve("disk.qcow2", &std::fs::read(packed).unwrap());
+    let begin = |name: &str, format: &str, properties: Value| {
+        let input =
+            json!({"import_from": nginx.url(name), "import_from_format": format, "image_properties": properties});
+        let answer = admin.post("/v2/tasks", &json!({"type": "import", "input": input})).expect(201);
+        let task = answer.json();
+        assert_eq!(answer.header("location"), format!("{}{}", gateway.url, task["self"].as_str().unwrap()));
+        assert_eq!((&task["status"], &task["type"], &task["input"]), (&json!("pending"), &json!("import"), &input));
+        assert_eq!((&task["owner"], &task["result"], &task["message"]), (&json!("p-admin"), &Value::Null, &json!("")));
+        assert_eq!(
+            (&task["schema"], &task["request_id"]),
+            (&json!("/v2/schemas/task"), &json!(answer.header("x-openstack-request-id")))
+        );
+        task["id"].as_str().unwrap().to_owned()
+    };
+    let end = |id: &str| {
+        let task = || admin.get(&format!("/v2/tasks/{id}")).expect(200).json();
+        eventually("the task ends", 60, || ["success", "failure"].contains(&task()["status"].as_str().unwrap()));
+        task()
+    };
+    let properties =
+        json!({"name": "made", "disk_format": "raw", "owner": "p-demo", "visibility": "public", "os_distro": "debian"});
+    let id = begin("disk.raw", "raw", properties);
+    let task = end(&id);
+    let image = task["result"]["image_id"].as_str().unwrap().to_owned();
+    assert_eq!((&task["status"], &task["message"]), (&json!("success"), &json!("")), "{task}");
+    assert_eq!((&task["result"], &task["image_id"]), (&json!({"image_id": image}), &json!(image)));
+    let demo = gateway.client(Token::Demo);
+    assert_active(&demo, &image, &bytes);
+    let made = demo.show(&image);
+    for (name, value) in [
+        ("name", "made"),
+        ("owner", "p-demo"),
+        ("visibility", "public"),
+        ("os_distro", "debian"),
+        ("container_format", "bare"),
+    ] {
+        assert_eq!(made[name], value, "{made}");
+    }
+    // Somebody who wants raw may say in what form it comes.
+    let id = begin("disk.qcow2", "qcow2", json!({"disk_format": "raw"}));
+    let converted = end(&id)["result"]["image_id"].as_str().unwrap().to_owned();
+    assert_active(&admin, &converted, &random_bytes(52, 2 << 20));
+    assert_eq!(admin.show(&converted)["disk_format"], "raw");
+    // What is not as it was said is not taken: the image waits for another import.
+    for (name, format, why) in [("none", "raw", "404"), ("disk.qcow2", "raw", "qcow2")] {
+        let task = end(&begin(name, format, json!({})));
+        let image = task["result"]["image_id"].as_str().unwrap().to_owned();
+        assert!(task["status"] == "failure" && task["message"].as_str().unwrap().contains(why), "{task}");
+        assert_eq!(status_of(&admin, &image), "queued");
+        admin.delete(&format!("/v2/images/{image}")).expect(204);
+    }
+    assert_eq!(ids(&page(&admin, "?type=import")).len(), 4);
+    await_clean(&gateway, &[&image, &converted], &[], 20);
 }
 
 #[test]

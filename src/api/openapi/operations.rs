@@ -213,7 +213,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     op("POST", "/images/{}/actions/reactivate", "Gives the data out again.", DONE),
     op("DELETE", "/stores/{}/{}", "Removes the copy of an image in one store.", DONE),
     op("GET", "/tasks", "Lists tasks.", json_of!(200 "tasks")).with(TASK_LIST),
-    op("POST", "/tasks", "There is no import: 400.", NEVER).takes(Takes::Json("new-task")),
+    op("POST", "/tasks", "Makes an image and fills it, while the client does not wait.", json_of!(201 "task"))
+        .takes(Takes::Json("new-task")),
     op("GET", "/tasks/{}", "Shows a task.", json_of!(200 "task")),
     op("DELETE", "/tasks/{}", "Tasks go by themselves: 405.", NEVER),
     op("GET", "/cache", "There is no image cache: 404.", NEVER),

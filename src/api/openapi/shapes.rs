@@ -46,7 +46,10 @@ pub(super) fn components(settings: &Settings) -> Map<String, Value> {
             "import",
             object(
                 json!({
-                    "method": object(json!({"name": text(), "uri": text()}), &["name"]),
+                    "method": object(
+                        json!({"name": text(), "uri": text(), "glance_region": text(), "glance_image_id": text(), "glance_service_interface": text()}),
+                        &["name"],
+                    ),
                     "stores": {"type": "array", "items": text()},
                     "all_stores": {"type": "boolean"},
                     "all_stores_must_succeed": {"type": "boolean"},
@@ -54,7 +57,19 @@ pub(super) fn components(settings: &Settings) -> Map<String, Value> {
                 &["method"],
             ),
         ),
-        ("new-task", object(json!({"type": {"enum": ["import"]}, "input": {"type": "object"}}), &["type", "input"])),
+        (
+            "new-task",
+            object(
+                json!({
+                    "type": {"enum": ["import"]},
+                    "input": object(
+                        json!({"import_from": text(), "import_from_format": text(), "image_properties": {"type": "object"}}),
+                        &["import_from", "import_from_format", "image_properties"],
+                    ),
+                }),
+                &["type", "input"],
+            ),
+        ),
         (
             "stores",
             object(json!({"stores": {"type": "array", "items": object(json!({"id": text()}), &["id"])}}), &["stores"]),

@@ -17,8 +17,9 @@ pub(in crate::api) async fn import(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let store = text(request.headers(), "x-image-meta-store")?.map(str::to_owned);
+    let token = text(request.headers(), "x-auth-token")?.unwrap_or_default().trim().to_owned();
     let expected = "The request body must be a JSON object with the 'method' of the import.";
     let document = body::object(request, state.settings.body_idle_timeout, expected).await?;
-    state.services.import(&caller, &id, &document, store.as_deref()).await?;
+    state.services.import(&caller, &token, &id, &document, store.as_deref()).await?;
     Ok(StatusCode::ACCEPTED)
 }

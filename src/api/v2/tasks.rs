@@ -1,7 +1,7 @@
 //! `/v2/tasks`, `/v2/tasks/{id}` and `/v2/images/{id}/tasks`.
 
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::error::Problem;
 use crate::api::page::link;
+use crate::api::versions::base_url;
 use crate::api::wire::task as wire;
 use crate::api::{AppState, body};
 use crate::domain::query::pairs;
@@ -41,16 +42,19 @@ pub(in crate::api) async fn list(
     Ok(Json(document))
 }
 
-/// `POST /v2/tasks`: checked, and refused as long as there is no import.
+/// `POST /v2/tasks`.
 pub(in crate::api) async fn create(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
     let tasks = state.services.tasks(&caller).await?;
+    let base = base_url(&state, request.headers());
     let expected = "The request body must be a JSON object with the type and the input of the task.";
     let body = body::object(request, state.settings.body_idle_timeout, expected).await?;
-    Err(tasks.refuse(&body).await.into())
+    let task = tasks.create(&body).await?;
+    let location = format!("{base}{}", wire::path(&task));
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(wire::task(&task, &state.settings))).into_response())
 }
 
 /// `GET /v2/tasks/{id}`.

@@ -7,33 +7,12 @@ use hyper::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::domain::endpoint::Interface;
 use crate::secret::Secret;
 use crate::tls::Trust;
 
 /// Domain of users and projects that are given by name without one.
 const DEFAULT_DOMAIN: &str = "Default";
-
-/// For whom an endpoint is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Interface {
-    /// For everybody.
-    Public,
-    /// For services.
-    Internal,
-    /// For administrators.
-    Admin,
-}
-
-impl Interface {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Internal => "internal",
-            Self::Admin => "admin",
-        }
-    }
-}
 
 /// `[identity.keystone]` of the configuration.
 #[derive(Debug, Clone, Deserialize)]

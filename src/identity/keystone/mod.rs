@@ -10,10 +10,11 @@ mod session;
 mod token;
 mod validate;
 
-pub use config::{Config, Interface};
+pub use config::Config;
 pub use limits::Limits;
 
 use super::{Caller, Tokens, Unavailable, Unidentified};
+use crate::domain::endpoint::Interface;
 use crate::secret::Secret;
 use client::{Client, Failure};
 use limits::LimitsLookup;

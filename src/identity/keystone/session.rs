@@ -10,8 +10,9 @@ use tokio::sync::Mutex;
 
 use super::catalog::Catalog;
 use super::client::{Answer, Client, Failure, Question};
-use super::config::{Config, Interface, with_version};
+use super::config::{Config, with_version};
 use super::token::Lifetime;
+use crate::domain::endpoint::Interface;
 use crate::secret::Secret;
 
 /// How long before its end a token is renewed at the latest; one that lives shortly, after three quarters of its life.

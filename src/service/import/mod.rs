@@ -3,37 +3,47 @@
 //! One transaction says what is to be done: the image's state, the task that clients see, and the job that any gateway
 //! takes up (`run`).
 
+mod new;
 mod progress;
+mod region;
 mod run;
 mod source;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use self::region::Region;
 use super::quota::Account;
 use super::stage::{STAGED, Staged};
 use super::upload::{WRITING, check_formats};
 use super::{Error, Services, conclude, lock};
 use crate::catalog::{Charge, JobKind, NewJob, NewTask, Tx};
 use crate::domain::content::Content;
-use crate::domain::image::{Image, Import};
+use crate::domain::id::ImageId;
+use crate::domain::image::{Attributes, Image, Import};
 use crate::domain::import::{EXPECTED_HASH, Method, Request, expected_hash};
 use crate::domain::limits::Resource;
 use crate::domain::location::Validation;
 use crate::domain::status::{BEGIN_FETCH, BEGIN_IMPORT, Status};
 use crate::domain::task::{TaskKind, TaskStatus};
-use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
+use crate::identity::{Caller, Identity};
 
-/// Who asked for an import, as far as that matters later.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Asker {
-    roles: BTreeSet<String>,
-    request_id: Option<String>,
+/// An import that may begin: what was found out before its transaction.
+struct Order {
+    /// Of the task and of its job.
+    id: Uuid,
+    kind: TaskKind,
+    /// What was asked for, as the task shows it.
+    input: Value,
+    request: Request,
+    /// Where the image is, for [`Method::GlanceDownload`].
+    region: Option<Region>,
+    /// Stores to bring it to.
+    stores: Vec<String>,
 }
 
 /// What the job of an import carries; its id is that of the task.
@@ -43,13 +53,17 @@ struct Work {
     /// Where to fetch the data.
     #[serde(default)]
     uri: Option<String>,
+    /// Or whom to ask for it.
+    #[serde(default)]
+    region: Option<Region>,
     /// What it must be.
     #[serde(default)]
     expected: Option<Validation>,
     /// Stores to bring it to.
     stores: Vec<String>,
     all_must_succeed: bool,
-    asker: Asker,
+    /// Who asked for it.
+    asker: Caller,
     /// What is to be imported, once it is staged: by the client, or by this job.
     #[serde(default)]
     staged: Option<Source>,
@@ -65,6 +79,22 @@ struct Work {
     /// Why the last try failed.
     #[serde(default)]
     last_error: Option<String>,
+}
+
+impl Work {
+    /// Gives the token up that another region is asked with: nobody has to be asked any more.
+    fn forget_token(&mut self) {
+        if let Some(region) = &mut self.region {
+            region.forget_token();
+        }
+    }
+
+    /// What an image of another region is called there it is called here, too.
+    fn take_over(&self, attributes: &mut Attributes) {
+        if let Some(region) = &self.region {
+            region.take_over(attributes);
+        }
+    }
 }
 
 /// Staged data.
@@ -91,25 +121,33 @@ struct Written {
 }
 
 impl Services {
-    /// Methods that are offered.
+    /// Names of the methods that are offered.
     #[must_use]
     pub fn import_methods(&self) -> Vec<&'static str> {
-        self.settings.import.methods.iter().map(|method| method.as_str()).collect()
+        self.offered_methods().into_iter().map(Method::as_str).collect()
     }
 
-    /// Takes an import on; `header_store` is the store that a header names.
+    /// The methods of the settings. Where the other regions are, Keystone alone can tell.
+    fn offered_methods(&self) -> Vec<Method> {
+        let wanted = self.settings.import.methods.iter().copied();
+        let alone = matches!(*self.identity, Identity::Local(_));
+        wanted.filter(|method| !(alone && *method == Method::GlanceDownload)).collect()
+    }
+
+    /// Takes an import on; `header_store` is the store that a header names, `token` what the caller was identified by.
     ///
     /// # Errors
     /// As `image-api.md` 4.3, in that order.
     pub async fn import(
         &self,
         caller: &Caller,
+        token: &str,
         id: &str,
         body: &Map<String, Value>,
         header_store: Option<&str>,
     ) -> Result<(), Error> {
         // 1. Is it something that is done here?
-        let mut request = Request::parse(body, &self.settings.import.methods)?;
+        let mut request = Request::parse(body, &self.offered_methods())?;
         self.check_own_room(caller).await?;
         // 2. May it be done to this image, by this caller?
         let image = self.visible(caller, id).await?;
@@ -129,10 +167,17 @@ impl Services {
                 request.expected = Some(expected_hash(told)?);
             }
         }
+        let task = Uuid::new_v4();
+        let region = match &request.remote {
+            Some(wanted) => Some(self.find_region(caller, token, wanted, task).await?),
+            None => None,
+        };
         // 5. Write it down; the rest is a job.
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
+        let input = json!({"image_id": image.id.to_string(), "import_req": body, "backend": stores});
+        let order = Order { id: task, kind: TaskKind::ImageImport, input, request, region, stores };
         let tx = self.catalog.begin("import_begin").await?;
-        let begun = self.try_begin_import(&tx, caller, &image, &request, body, stores, account.as_ref()).await;
+        let begun = self.begin_import(&tx, caller, image.id, order, account.as_ref()).await;
         conclude(tx, begun).await?;
         self.long_job_bell.notify_one();
         Ok(())
@@ -205,42 +250,40 @@ impl Services {
         Ok(Some(stores))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what was found out before the transaction")]
-    async fn try_begin_import(
+    /// Writes down that an image is to be filled: its state, the task and the job.
+    async fn begin_import(
         &self,
         tx: &Tx,
         caller: &Caller,
-        seen: &Image,
-        request: &Request,
-        body: &Map<String, Value>,
-        stores: Vec<String>,
+        image: ImageId,
+        order: Order,
         account: Option<&Account>,
     ) -> Result<(), Error> {
-        let image = lock(tx, seen.id).await?;
+        let Order { id, kind, input, request, region, stores } = order;
+        let image = lock(tx, image).await?;
         check_status(&image, request.method)?;
         check_lock(&image)?;
         let staged = match request.method {
             Method::GlanceDirect => Some(staged(tx, &image).await?),
-            Method::WebDownload | Method::CopyImage => None,
+            Method::WebDownload | Method::GlanceDownload | Method::CopyImage => None,
         };
         match request.method {
             Method::GlanceDirect => tx.transition(image.id, &BEGIN_IMPORT).await?,
-            Method::WebDownload => tx.transition(image.id, &BEGIN_FETCH).await?,
+            Method::WebDownload | Method::GlanceDownload => tx.transition(image.id, &BEGIN_FETCH).await?,
             Method::CopyImage => true,
         };
-        let id = Uuid::new_v4();
         let mut failed = image.import.failed.clone().unwrap_or_default();
         failed.retain(|name| !stores.contains(name));
         tx.set_import(image.id, &Import { task: Some(id), to: Some(stores.clone()), failed: Some(failed) }).await?;
         let task = NewTask {
             id,
-            kind: TaskKind::ImageImport,
+            kind,
             status: TaskStatus::Pending,
             owner: &caller.project_id,
             user_id: &caller.user_id,
             request_id: caller.own_request_id.as_deref(),
             image: image.id,
-            input: &json!({"image_id": image.id.to_string(), "import_req": body, "backend": stores}),
+            input: &input,
         };
         tx.insert_task(&task).await?;
         // What is not known yet is reserved as it comes.
@@ -251,11 +294,12 @@ impl Services {
         let bytes = known.saturating_mul(stores.len() as u64);
         let work = Work {
             method: request.method,
-            uri: request.uri.clone(),
-            expected: request.expected.clone(),
+            uri: request.uri,
+            region,
+            expected: request.expected,
             stores,
             all_must_succeed: request.all_must_succeed,
-            asker: Asker { roles: caller.roles.clone(), request_id: caller.request_id.clone() },
+            asker: caller.clone(),
             staged,
             litter: Vec::new(),
             staging_litter: Vec::new(),
@@ -274,7 +318,7 @@ impl Services {
         };
         tx.enqueue(&job).await?;
         let Some(account) = account else { return Ok(()) };
-        let uploading = u64::from(request.method == Method::WebDownload);
+        let uploading = u64::from(matches!(request.method, Method::WebDownload | Method::GlanceDownload));
         account.admit(tx, &[(Resource::ImageSizeTotal, bytes), (Resource::ImageCountUploading, uploading)]).await
     }
 }
@@ -292,7 +336,7 @@ fn check_status(image: &Image, method: Method) -> Result<(), Error> {
     let (wanted, right) = match method {
         Method::CopyImage => ("active", image.status == Status::Active),
         Method::GlanceDirect => ("uploading", BEGIN_IMPORT.allows(image.status)),
-        Method::WebDownload => ("queued", BEGIN_FETCH.allows(image.status)),
+        Method::WebDownload | Method::GlanceDownload => ("queued", BEGIN_FETCH.allows(image.status)),
     };
     if right {
         return Ok(());

@@ -107,6 +107,7 @@ impl Services {
         match outcome {
             Ok(written) => {
                 work.written = Some(written);
+                work.forget_token();
                 self.record_import(job, COMMITTING, work).await?;
                 Ok(COMMITTING)
             }
@@ -141,8 +142,13 @@ impl Services {
         if work.method == Method::CopyImage {
             return self.write_copies(this, work).await;
         }
-        let feed = self.import_source(this, work).await?;
+        if work.staged.is_none() {
+            this.progress.begin("connecting", None);
+            self.ask_region(this.job.lease.job, work, &this.image.attributes).await?;
+        }
         let mut image = this.image.clone();
+        work.take_over(&mut image.attributes);
+        let feed = self.import_source(&Try { image: &image, ..*this }, work).await?;
         image.attributes = feed.attributes(image.attributes);
         let plan = self.feed_plan(&image.attributes, &feed);
         image.attributes = self.injected(work, image.attributes);
@@ -167,10 +173,13 @@ impl Services {
         let convert = conversion(attributes, stores).filter(|_| wanted);
         // 1. As it comes.
         if work.staged.is_none() {
-            let uri = work.uri.clone().unwrap_or_default();
-            this.progress.begin("connecting", None);
-            let mut fetched =
-                self.fetcher.open(&uri, self.settings.image_size_cap_bytes).await.map_err(source::fetched)?;
+            let mut fetched = match &work.region {
+                Some(region) => self.open_region(this.job.lease.job, region).await?,
+                None => {
+                    let uri = work.uri.as_deref().unwrap_or_default();
+                    self.fetcher.open(uri, self.settings.image_size_cap_bytes).await.map_err(source::fetched)?
+                }
+            };
             if let Some(expected) = &work.expected {
                 fetched = fetched.verified(expected).map_err(source::fetched)?;
             }
@@ -186,6 +195,7 @@ impl Services {
                 Decoded::Ready(feed) => return Ok(feed),
                 Decoded::Unread(_, feed) => work.staged = Some(self.stage_import(this, work, feed).await?),
             }
+            work.forget_token();
             self.record_import(this.job, WRITING, work).await?;
         }
         // 2. Out of staged data: out of what a client has packed it with, which then has to be staged once more.
@@ -452,7 +462,9 @@ impl Services {
         if work.method != Method::CopyImage {
             tx.set_content(image.id, &written.content).await?;
             tx.transition(image.id, &IMPORTED).await?;
-            let mut next = self.injected(work, image.attributes.clone());
+            let mut next = image.attributes.clone();
+            work.take_over(&mut next);
+            let mut next = self.injected(work, next);
             if let Some(format) = &written.disk_format {
                 next.disk_format = Some(format.clone());
                 next.container_format = Some("bare".into());
@@ -487,6 +499,7 @@ impl Services {
     /// Puts the image back to where another import can begin, and says why. The data goes next.
     async fn fail_import(&self, job: &Job, work: &mut Work, why: &str) -> Result<&'static str, Error> {
         work.written = None;
+        work.forget_token();
         let tx = self.catalog.begin("import_failed").await?;
         let image = tx.lock_image(job.image).await?;
         if !tx.job_progress(job.lease, DISCARDING, &json!(work)).await? {
@@ -499,7 +512,7 @@ impl Services {
                     tx.transition(image.id, &IMPORT_UNDONE).await?;
                     tx.note_failure(image.id, why).await?;
                 }
-                Method::WebDownload => {
+                Method::WebDownload | Method::GlanceDownload => {
                     tx.transition(image.id, &REJECT).await?;
                     tx.clear_content(image.id, why).await?;
                 }

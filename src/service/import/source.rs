@@ -7,9 +7,9 @@ use crate::fetch;
 use crate::service::Error;
 use crate::service::ingest::Extents;
 
-/// A download.
+/// A download. Who looks at its first bytes may ask for more after its end.
 pub(super) fn body(body: fetch::Body) -> Extents {
-    Box::pin(body.map(|frame| frame.map(Extent::Data).map_err(fetched)))
+    Box::pin(body.fuse().map(|frame| frame.map(Extent::Data).map_err(fetched)))
 }
 
 /// Why a download failed, in this service's terms: what may pass is [`Error::Busy`], because it tells what it is.

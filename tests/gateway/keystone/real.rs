@@ -295,3 +295,52 @@ fn real_limits_bind_and_count_after_the_cache_time_when_they_change() {
     assert_eq!(used["image_count_total"], json!({"usage": 3, "limit": 3}));
     assert_eq!(used["image_count_uploading"], json!({"usage": 0, "limit": 2}));
 }
+
+/// A region of the cloud with an image service. Dropped, it goes.
+struct Region<'s> {
+    site: &'s Site,
+    name: String,
+    endpoint: String,
+}
+
+impl<'s> Region<'s> {
+    fn new(site: &'s Site, url: &str) -> Self {
+        let name = format!("region-{}", uuid::Uuid::new_v4());
+        let admin = site.as_user("admin");
+        admin.post("/regions", &json!({"region": {"id": name}})).expect(201);
+        let endpoint =
+            json!({"service_id": site.people["service_id"], "interface": "internal", "region_id": name, "url": url});
+        let made = admin.post("/endpoints", &json!({ "endpoint": endpoint })).expect(201).json();
+        Self { site, name, endpoint: made["endpoint"]["id"].as_str().unwrap().to_owned() }
+    }
+}
+
+impl Drop for Region<'_> {
+    fn drop(&mut self) {
+        let admin = self.site.as_user("admin");
+        for path in [format!("/endpoints/{}", self.endpoint), format!("/regions/{}", self.name)] {
+            let _ = admin.try_send("DELETE", &path, &[], SendBody::none());
+        }
+    }
+}
+
+#[test]
+fn a_real_catalog_leads_to_an_image_of_another_region() {
+    let Some(site) = Site::find() else { return };
+    let (here, there) = (Gateway::start(site.options()), Gateway::start(site.options()));
+    let region = Region::new(&site, &there.url);
+    let token = site.token("demo");
+    let (demo, over_there) = (client(&here, &token), client(&there, &token));
+    let bytes = random_bytes(45, 3 << 20);
+    let original = over_there.active("original", &bytes);
+    let id = demo.create("copy");
+    let method = |interface: &str| json!({"method": {"name": "glance-download", "glance_region": region.name, "glance_image_id": original, "glance_service_interface": interface}});
+    let path = format!("/v2/images/{id}/import");
+    assert!(demo.post(&path, &method("public")).expect(400).text().contains(&region.name));
+    demo.post(&path, &method("internal")).expect(202);
+    eventually("the image is active", 60, || status_of(&demo, &id) == "active");
+    assert_active(&demo, &id, &bytes);
+    for gateway in [&here, &there] {
+        assert!(!gateway.log().contains(&token));
+    }
+}
