@@ -27,6 +27,7 @@ mod health;
 mod identity;
 mod images;
 mod import;
+mod import_faults;
 mod inspection;
 mod keystone;
 mod layers;

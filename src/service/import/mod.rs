@@ -73,6 +73,9 @@ struct Work {
     /// Staging attempts of this job, as `(store, attempt)`; the same.
     #[serde(default)]
     staging_litter: Vec<(String, Uuid)>,
+    /// What is left in stores that failed while others did not, as `(store, attempt)`.
+    #[serde(default)]
+    abandoned: Vec<(String, Uuid)>,
     /// What is known of the bytes, when they are all there.
     #[serde(default)]
     written: Option<Written>,
@@ -303,6 +306,7 @@ impl Services {
             staged,
             litter: Vec::new(),
             staging_litter: Vec::new(),
+            abandoned: Vec::new(),
             written: None,
             last_error: None,
         };

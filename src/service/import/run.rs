@@ -436,6 +436,7 @@ impl Services {
             return self.fail_import(job, work, IMAGE_DELETED).await;
         };
         work.litter.retain(|id| *id != written.attempt);
+        work.abandoned = written.failed.iter().map(|(store, _)| (store.clone(), written.attempt)).collect();
         if !tx.job_progress(job.lease, DISCARDING, &json!(work)).await? {
             tx.rollback().await?;
             return Err(Error::Unavailable("the lease of the import was lost; another gateway goes on".into()));
@@ -536,6 +537,9 @@ impl Services {
             for name in &work.stores {
                 self.stores.get(Some(name))?.discard(Attempt::upload(job.image, *id)).await?;
             }
+        }
+        for (store, id) in &work.abandoned {
+            self.stores.get(Some(store))?.discard(Attempt::upload(job.image, *id)).await?;
         }
         for (store, id) in &work.staging_litter {
             self.stores.get(Some(store))?.discard(Attempt::staging(job.image, *id)).await?;
