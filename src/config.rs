@@ -107,6 +107,26 @@ impl Default for Log {
     }
 }
 
+/// `[metrics]`: what Prometheus is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Whether `/metrics` is served.
+    pub enabled: bool,
+    /// Address and port of `/metrics`; without, it is beside the Image API.
+    pub listen: Option<SocketAddr>,
+    /// How old what is not counted, but asked for, may be, in seconds.
+    pub gather_interval_s: u64,
+    /// Whether the names of the public OpenStack exporter are served, too.
+    pub openstack_exporter_names: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { enabled: true, listen: None, gather_interval_s: 30, openstack_exporter_names: false }
+    }
+}
+
 /// `[images]`: what images may be, and how they are shown.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -252,6 +272,8 @@ pub struct Config {
     pub server: Server,
     /// `[log]`
     pub log: Log,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[catalog]`
     pub catalog: catalog::Config,
     /// `[stores.NAME]`
@@ -312,6 +334,7 @@ impl Config {
         }
         let server: Option<Server> = section(&mut document, "server", true, &mut problems);
         let log: Option<Log> = section(&mut document, "log", true, &mut problems);
+        let metrics: Option<Metrics> = section(&mut document, "metrics", true, &mut problems);
         let catalog: Option<catalog::Config> = section(&mut document, "catalog", false, &mut problems);
         let images: Option<Images> = section(&mut document, "images", true, &mut problems);
         let inspection: Option<inspect::Rules> = section(&mut document, "inspection", true, &mut problems);
@@ -326,7 +349,7 @@ impl Config {
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, catalog, stores.NAME, images, inspection, jobs, tasks, import, fetch, cors, identity, limits, policy"
+                "unknown section [{name}]; known: server, log, metrics, catalog, stores.NAME, images, inspection, jobs, tasks, import, fetch, cors, identity, limits, policy"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -346,6 +369,12 @@ impl Config {
             && let Err(error) = tracing_subscriber::EnvFilter::try_new(&log.level)
         {
             problems.push(format!("log.level \"{}\" cannot be read: {error}", log.level));
+        }
+        if let Some(metrics) = &metrics {
+            problems.extend(at_least_one("metrics", &[("gather_interval_s", metrics.gather_interval_s)]));
+            if metrics.listen.is_some() && metrics.listen == server.as_ref().map(|server| server.listen) {
+                problems.push("metrics.listen is server.listen: leave it out to have /metrics there".into());
+            }
         }
         if let Some(inspection) = &inspection {
             problems.extend(inspection.problems());
@@ -387,6 +416,7 @@ impl Config {
         match (
             server,
             log,
+            metrics,
             catalog,
             images,
             inspection,
@@ -403,6 +433,7 @@ impl Config {
             (
                 Some(server),
                 Some(log),
+                Some(metrics),
                 Some(catalog),
                 Some(images),
                 Some(inspection),
@@ -418,6 +449,7 @@ impl Config {
             ) if problems.is_empty() => Ok(Self {
                 server,
                 log,
+                metrics,
                 catalog,
                 stores,
                 images,
@@ -476,6 +508,7 @@ impl Config {
                 decompression_ratio_max: self.import.decompression_ratio_max,
             },
             event_retention_days: self.catalog.event_retention_days,
+            openstack_exporter_names: self.metrics.enabled && self.metrics.openstack_exporter_names,
         }
     }
 
@@ -504,6 +537,7 @@ impl Config {
             header_bytes_max: server.header_bytes_max,
             connections_max: server.connections_max,
             healthcheck_disable_path: server.healthcheck_disable_path.clone(),
+            metrics: self.metrics.enabled && self.metrics.listen.is_none(),
         }
     }
 }
@@ -766,7 +800,7 @@ mod tests {
     use serde::de::DeserializeOwned;
     use toml::{Table, Value};
 
-    use super::{Config, Images, Jobs, Log, Server, Tasks};
+    use super::{Config, Images, Jobs, Log, Metrics, Server, Tasks};
     use crate::{api, catalog, fetch, identity, store};
 
     const EXAMPLE: &str = include_str!("../rockpool.example.toml");
@@ -808,6 +842,7 @@ mod tests {
         };
         assert_eq!(keys(&["server"]), fields::<Server>());
         assert_eq!(keys(&["log"]), fields::<Log>());
+        assert_eq!(keys(&["metrics"]), fields::<Metrics>());
         assert_eq!(keys(&["catalog"]), fields::<catalog::Config>());
         let common = fields::<store::Common>();
         assert_eq!(common, store::Common::OPTIONS.map(str::to_owned).into());

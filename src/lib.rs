@@ -5,12 +5,12 @@
 //! ```text
 //! domain   <- nothing
 //! format   <- domain
-//! secret, tls <- nothing
+//! secret, tls, telemetry <- nothing
 //! catalog, identity, fetch <- domain, secret, tls
-//! store    <- domain, secret, tls, fetch
-//! service  <- domain, format, catalog, store, identity, fetch
+//! store    <- domain, secret, tls, fetch, telemetry
+//! service  <- domain, format, catalog, store, identity, fetch, telemetry
 //! worker   <- service
-//! api      <- domain, identity, service
+//! api      <- domain, identity, service, telemetry
 //! config   <- the Config structs of the layers
 //! cli      <- everything
 //! ```
@@ -27,5 +27,6 @@ pub mod identity;
 pub mod secret;
 pub mod service;
 pub mod store;
+pub mod telemetry;
 pub mod tls;
 pub mod worker;

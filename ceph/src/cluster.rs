@@ -7,12 +7,13 @@ use std::time::Duration;
 use crate::blocking;
 use crate::closer;
 use crate::error::{Error, Kind, check};
+use crate::observer::Observer;
 use crate::pool::Pool;
 use crate::sys;
 use crate::text::{from_buffer, from_c, path_to_c, to_c};
 
 /// How to reach a cluster, and how long to wait for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ClusterConfig {
     /// The ceph.conf: monitors and defaults.
     pub conf: PathBuf,
@@ -26,6 +27,8 @@ pub struct ClusterConfig {
     /// `rados_mon_op_timeout`). Rounded up to seconds. A call may need several answers: a write fails after
     /// at most twice this time, a close after three times.
     pub op_timeout: Duration,
+    /// Hears how calls do.
+    pub observer: Observer,
 }
 
 /// One connection, shared by its clones; it costs some 13 threads, so a process needs one per cluster. It is
@@ -42,6 +45,7 @@ struct ClusterInner {
     addrs: String,
     user: String,
     op_timeout: Duration,
+    observer: Observer,
 }
 
 /// An owned `rados_t`. Not shut down by drop, see `closer`.
@@ -77,7 +81,8 @@ impl Cluster {
     /// user, [`Kind::TimedOut`] when no monitor answers.
     pub async fn connect(config: &ClusterConfig) -> Result<Cluster, Error> {
         let config = config.clone();
-        blocking::run("rados_connect", &format!("client.{}", config.user), move || connect(&config)).await
+        let (observer, user) = (config.observer.clone(), format!("client.{}", config.user));
+        observer.watch("rados_connect", blocking::run("rados_connect", &user, move || connect(&config))).await
     }
 
     /// The cluster's id.
@@ -94,6 +99,10 @@ impl Cluster {
     /// (`127.0.0.1:0/123`). Empty when librados could not tell.
     pub fn addrs(&self) -> &str {
         &self.inner.addrs
+    }
+
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.inner.observer
     }
 
     /// How long one answer may take; see [`ClusterConfig::op_timeout`].
@@ -113,7 +122,7 @@ impl Cluster {
     pub async fn mon_command(&self, command_json: &str) -> Result<Vec<u8>, Error> {
         let command = to_c(command_json, "rados_mon_command")?;
         let (cluster, object) = (self.clone(), command_json.to_owned());
-        blocking::run("rados_mon_command", command_json, move || {
+        let call = blocking::run("rados_mon_command", command_json, move || {
             let mut parts = [command.as_ptr()];
             let (mut output, mut output_length) = (std::ptr::null_mut(), 0);
             let (mut status, mut status_length) = (std::ptr::null_mut(), 0);
@@ -137,8 +146,8 @@ impl Cluster {
                 Ok(_) => Ok(output),
                 Err(error) => Err(error.with_detail(String::from_utf8_lossy(&status).into_owned())),
             }
-        })
-        .await
+        });
+        self.observer().watch("rados_mon_command", call).await
     }
 
     /// The value of a configuration option as this client sees it, for instance `rbd_default_features`;
@@ -166,7 +175,8 @@ impl Cluster {
     pub async fn pool(&self, name: &str) -> Result<Pool, Error> {
         let cluster = self.clone();
         let pool = name.to_owned();
-        blocking::run("rados_ioctx_create", name, move || Pool::from_name(cluster, pool)).await
+        let call = blocking::run("rados_ioctx_create", name, move || Pool::from_name(cluster, pool));
+        self.observer().watch("rados_ioctx_create", call).await
     }
 
     pub(crate) fn raw(&self) -> sys::rados_t {
@@ -196,6 +206,7 @@ fn connect(config: &ClusterConfig) -> Result<Cluster, Error> {
                 addrs: own_addrs(raw),
                 user: config.user.clone(),
                 op_timeout: config.op_timeout,
+                observer: config.observer.clone(),
             };
             Ok(Cluster { inner: Arc::new(inner) })
         }

@@ -203,6 +203,7 @@ mod tests {
     use super::{ATTEMPT_INTERVAL, Connection, attempt_wait, read_stamp};
     use crate::cluster::ClusterConfig;
     use crate::error::Kind;
+    use crate::observer::Observer;
 
     fn nowhere() -> Connection {
         Connection::new(ClusterConfig {
@@ -211,6 +212,7 @@ mod tests {
             keyring: None,
             connect_timeout: Duration::from_secs(1),
             op_timeout: Duration::from_secs(1),
+            observer: Observer::default(),
         })
     }
 

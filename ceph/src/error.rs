@@ -105,6 +105,27 @@ impl Error {
 }
 
 impl Kind {
+    /// A name for it, in snake case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::NotFound => "not_found",
+            Kind::Exists => "exists",
+            Kind::NoSpace => "no_space",
+            Kind::Busy => "busy",
+            Kind::HasChildren => "has_children",
+            Kind::HasSnapshots => "has_snapshots",
+            Kind::TimedOut => "timed_out",
+            Kind::Denied => "denied",
+            Kind::Blocklisted => "blocklisted",
+            Kind::ReadOnly => "read_only",
+            Kind::InvalidArgument => "invalid_argument",
+            Kind::Disconnected => "disconnected",
+            Kind::Interrupted => "interrupted",
+            Kind::Unsupported => "unsupported",
+            Kind::Other => "other",
+        }
+    }
+
     fn of(errno: i32) -> Kind {
         match errno {
             libc::ENOENT => Kind::NotFound,

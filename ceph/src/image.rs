@@ -262,7 +262,8 @@ impl Image {
         F: FnOnce(sys::rbd_image_t, &str) -> Result<T, Error> + Send + 'static,
     {
         let image = self.clone();
-        blocking::run(call, self.label(), move || work(image.raw(), image.label())).await
+        let run = blocking::run(call, self.label(), move || work(image.raw(), image.label()));
+        self.pool().cluster().observer().watch(call, run).await
     }
 
     /// The size when it was last asked for. Another client may have changed it since.

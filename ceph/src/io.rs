@@ -218,9 +218,14 @@ struct Pending {
 }
 
 impl Pending {
+    async fn finish(self) -> Outcome {
+        let (call, cluster) = (self.call, self.image.pool().cluster().clone());
+        cluster.observer().watch(call, self.end()).await
+    }
+
     /// Waits for the end. Where there is none (zero-copy writes, see `cluster`), says so: at once if the
     /// connection turns out to be bad, else after the longest time that anything can take.
-    async fn finish(mut self) -> Outcome {
+    async fn end(mut self) -> Outcome {
         let limit = self.image.answer_limit();
         let start = Instant::now();
         loop {

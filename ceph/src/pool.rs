@@ -279,8 +279,9 @@ impl Pool {
         F: FnOnce(sys::rados_ioctx_t, &str) -> Result<T, Error> + Send + 'static,
     {
         let label = self.label(object);
-        let pool = self.clone();
-        blocking::run(call, &label.clone(), move || work(pool.raw(), &label)).await
+        let (pool, about) = (self.clone(), label.clone());
+        let run = blocking::run(call, &about, move || work(pool.raw(), &label));
+        self.cluster().observer().watch(call, run).await
     }
 
     /// Like [`Pool::call`] for something that takes the image (by name or id) away from whoever uses it:

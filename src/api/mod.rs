@@ -5,6 +5,7 @@ pub mod cors;
 mod error;
 mod health;
 mod json;
+mod metrics;
 mod middleware;
 mod observe;
 mod openapi;
@@ -34,8 +35,9 @@ use self::routes::{Routes, delete, get, post, put};
 use crate::domain::image::Formats;
 use crate::identity::{Caller, Identity, Policy};
 use crate::service::Services;
+use crate::telemetry::Telemetry;
 
-pub use server::serve;
+pub use server::{serve, serve_metrics};
 
 /// What the API needs to know of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +66,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// While this file exists, `/healthcheck` says 503.
     pub healthcheck_disable_path: Option<PathBuf>,
+    /// Whether `/metrics` is served beside the Image API.
+    pub metrics: bool,
 }
 
 /// What every handler can reach.
@@ -79,6 +83,8 @@ pub struct AppState {
     pub settings: Arc<Settings>,
     /// Rings when the daemon is about to stop: `/readyz` says so.
     pub draining: CancellationToken,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// What a handler is given of them, and of who asks.
@@ -159,13 +165,24 @@ fn v2_routes() -> Routes {
 }
 
 /// What is beside the Image API, for everybody.
-fn open_routes() -> Routes {
-    Routes::default()
+fn open_routes(metrics: bool) -> Routes {
+    let routes = Routes::default()
         .route("/versions", get(versions::list).head(versions::list).post(versions::list))
         .route("/versions/", get(versions::list).head(versions::list).post(versions::list))
         .route("/healthcheck", get(health::healthcheck).head(health::healthcheck_head))
         .route("/livez", get(health::livez).head(health::livez))
-        .route("/readyz", get(health::readyz).head(health::readyz))
+        .route("/readyz", get(health::readyz).head(health::readyz));
+    if metrics { routes.route("/metrics", get(metrics::show)) } else { routes }
+}
+
+/// What is served at the address of `metrics.listen`.
+fn metrics_router(state: AppState) -> Router {
+    let (metrics, _) = Routes::default().route("/metrics", get(metrics::show)).into_parts();
+    metrics
+        .fallback(error::not_found)
+        .layer(from_fn(error::render))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
+        .with_state(state)
 }
 
 /// Everything that is served.
@@ -178,7 +195,7 @@ pub fn router(state: AppState) -> Router {
         .layer(authenticate.clone())
         .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
     let cors = state.settings.cors.layer();
-    let (open, mut open_paths) = open_routes().into_parts();
+    let (open, mut open_paths) = open_routes(state.settings.metrics).into_parts();
     let (description, path) = Routes::default().route("/openapi.json", get(openapi::show)).into_parts();
     open_paths.extend(path);
     let document = openapi::Document::of(&v2_paths, &open_paths, &state.settings);
@@ -191,6 +208,6 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(middleware::take_in_rest))
         .layer(from_fn(error::render))
         .layer(option_layer(cors))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)
 }

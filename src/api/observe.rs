@@ -1,4 +1,4 @@
-//! One line in the log for every request, written when its last byte has been sent, and its request id.
+//! One line in the log for every request, written when its last byte has been sent, its request id, and what is counted.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use axum::http::HeaderValue;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt as _;
@@ -16,8 +16,10 @@ use hyper::body::{Frame, SizeHint};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::AppState;
 use super::proxy::ClientAddress;
 use crate::identity::Caller;
+use crate::telemetry::{self, Direction, Running, Telemetry};
 
 /// Header that carries the request id out, and the global one in.
 pub(super) const REQUEST_ID: &str = "x-openstack-request-id";
@@ -26,6 +28,8 @@ const CLIENT_GONE: u16 = 499;
 
 /// Longest part of an inbound request id that is logged.
 const GLOBAL_ID_CHARS_MAX: usize = 64;
+/// What requests for paths that there are not, and by methods that nobody knows, count as.
+const UNKNOWN: &str = "other";
 
 /// Collects what the log line says; the line is written when the last holder lets go of it.
 #[derive(Clone)]
@@ -44,6 +48,11 @@ struct Line {
     bytes_out: AtomicU64,
     /// User and project.
     caller: OnceLock<(String, String)>,
+    telemetry: Arc<Telemetry>,
+    /// Template of the path, and the method, as they are counted.
+    route: Option<MatchedPath>,
+    counted_method: &'static str,
+    _running: Running,
 }
 
 impl RequestLog {
@@ -66,6 +75,9 @@ impl RequestLog {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        let (status, time) = (self.status.load(Ordering::Relaxed), self.start.elapsed());
+        let route = self.route.as_ref().map_or(UNKNOWN, MatchedPath::as_str);
+        self.telemetry.request(route, self.counted_method, status, time);
         let (user, project) = self.caller.get().map_or(("-", "-"), |(user, project)| (user, project));
         self.span.in_scope(|| {
             tracing::info!(
@@ -73,12 +85,12 @@ impl Drop for Line {
                 client = %self.client,
                 method = %self.method,
                 path = %self.path,
-                status = self.status.load(Ordering::Relaxed),
+                status,
                 user,
                 project,
                 bytes_in = self.bytes_in.load(Ordering::Relaxed),
                 bytes_out = self.bytes_out.load(Ordering::Relaxed),
-                duration_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
+                duration_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
                 global_request_id = self.global_request_id.as_deref().unwrap_or("-"),
                 "request"
             );
@@ -86,8 +98,14 @@ impl Drop for Line {
     }
 }
 
+/// A method as it is counted: what clients make up is none.
+fn counted(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or(UNKNOWN)
+}
+
 /// Middleware: outermost, so that every answer has a request id and every request its line.
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let request_id = format!("req-{}", Uuid::new_v4());
     let span = tracing::info_span!("request", request_id);
     let global_request_id = request
@@ -108,12 +126,16 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
         caller: OnceLock::new(),
+        route: request.extensions().get().cloned(),
+        counted_method: counted(request.method()),
+        _running: state.telemetry.request_running(),
+        telemetry: state.telemetry,
     }));
     request.extensions_mut().insert(log.clone());
-    let request = request.map(|body| Counted { body, log: log.clone(), incoming: true }.into_body());
+    let request = request.map(|body| Counted::new(body, &log, Direction::In).into_body());
     let response = next.run(request).instrument(span).await;
     log.0.status.store(response.status().as_u16(), Ordering::Relaxed);
-    let mut response = response.map(|body| Counted { body, log, incoming: false }.into_body());
+    let mut response = response.map(|body| Counted::new(body, &log, Direction::Out).into_body());
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -124,10 +146,15 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
 struct Counted {
     body: Body,
     log: RequestLog,
-    incoming: bool,
+    direction: Direction,
+    bytes: telemetry::Bytes,
 }
 
 impl Counted {
+    fn new(body: Body, log: &RequestLog, direction: Direction) -> Self {
+        Self { body, log: log.clone(), direction, bytes: log.0.telemetry.body_bytes(direction) }
+    }
+
     fn into_body(self) -> Body {
         // An empty body keeps its known length.
         Body::new(self.map_err(axum::Error::new))
@@ -147,8 +174,12 @@ impl HttpBody for Counted {
             && let Some(data) = frame.data_ref()
         {
             let line = &self.log.0;
-            let counter = if self.incoming { &line.bytes_in } else { &line.bytes_out };
+            let counter = match self.direction {
+                Direction::In => &line.bytes_in,
+                Direction::Out => &line.bytes_out,
+            };
             counter.fetch_add(data.len() as u64, Ordering::Relaxed);
+            self.bytes.add(data.len());
         }
         polled
     }

@@ -23,7 +23,8 @@ use tower::ServiceExt as _;
 
 use super::middleware::route_version;
 use super::wire_guard::{Exchange, Guarded, HEADERS_MAX, Watch};
-use super::{AppState, Settings, proxy, router};
+use super::{AppState, Settings, metrics_router, proxy, router};
+use crate::telemetry::Telemetry;
 
 /// Pause after a failure to accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,9 +32,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts connections until `stop` rings; returns a tracker of those still open. Each finishes the
 /// request it is at, then closes.
 pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationToken) -> TaskTracker {
+    let (settings, telemetry) = (Arc::clone(&state.settings), Arc::clone(&state.telemetry));
+    accept(listener, router(state), settings, telemetry, stop).await
+}
+
+/// The same for `/metrics` at an address of its own.
+pub async fn serve_metrics(listener: TcpListener, state: AppState, stop: CancellationToken) -> TaskTracker {
+    let (settings, telemetry) = (Arc::clone(&state.settings), Arc::clone(&state.telemetry));
+    accept(listener, metrics_router(state), settings, telemetry, stop).await
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    settings: Arc<Settings>,
+    telemetry: Arc<Telemetry>,
+    stop: CancellationToken,
+) -> TaskTracker {
     let connections = TaskTracker::new();
-    let settings = Arc::clone(&state.settings);
-    let router = router(state);
     let permits = Arc::new(Semaphore::new(settings.connections_max));
     loop {
         // A connection beyond the limit waits in the kernel's queue.
@@ -54,9 +70,10 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
             }
         };
         let (router, settings, stop) = (router.clone(), Arc::clone(&settings), stop.clone());
+        let counted = telemetry.connection();
         connections.spawn(async move {
             connection(socket, peer.ip(), router, &settings, &stop).await;
-            drop(permit);
+            drop((permit, counted));
         });
     }
     connections.close();

@@ -40,7 +40,9 @@ impl JobKind {
     /// Those that read whole images.
     pub const LONG: &[Self] = &[Self::Locate, Self::Import];
 
-    fn as_str(self) -> &'static str {
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Upload => "upload",
             Self::Delete => "delete",

@@ -20,8 +20,9 @@ use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::service::Services;
+use crate::service::{Parts, Services};
 use crate::store::{self, Stores};
+use crate::telemetry::Telemetry;
 
 /// Where the configuration is looked for by default.
 const DEFAULT_CONFIG: &str = "/etc/rockpool/rockpool.toml";
@@ -154,21 +155,29 @@ fn with_config_or(file: &File, unusable: u8, command: impl FnOnce(Config) -> Exi
 /// The services, for a command that needs them and is no gateway. Nothing is connected yet.
 fn services(config: &Config) -> Result<Arc<Services>, String> {
     let catalog = Catalog::new(&config.catalog).map_err(|e| e.to_string())?;
-    let stores = config.stores.values().map(|store| store.build(&config.fetch)).collect();
-    Ok(assemble(config, catalog, stores, process_name()))
+    let telemetry = Telemetry::new()?;
+    let stores = config.stores.values().map(|store| store.build(&config.fetch, &telemetry)).collect();
+    Ok(assemble(config, catalog, stores, telemetry, process_name()))
 }
 
 /// The services on this catalog and these stores; `gateway` names this process in leases.
-fn assemble(config: &Config, catalog: Catalog, stores: Vec<Arc<dyn store::Store>>, gateway: String) -> Arc<Services> {
-    Services::new(
+fn assemble(
+    config: &Config,
+    catalog: Catalog,
+    stores: Vec<Arc<dyn store::Store>>,
+    telemetry: Arc<Telemetry>,
+    gateway: String,
+) -> Arc<Services> {
+    let parts = Parts {
         catalog,
-        Stores::new(stores, config.default_store.clone()),
-        Arc::clone(&config.identity),
-        Arc::clone(&config.policy),
-        config.limits.clone(),
-        Arc::clone(&config.fetch),
-        config.service(gateway),
-    )
+        stores: Stores::new(stores, config.default_store.clone()),
+        identity: Arc::clone(&config.identity),
+        policy: Arc::clone(&config.policy),
+        limits: config.limits.clone(),
+        fetcher: Arc::clone(&config.fetch),
+        telemetry,
+    };
+    Services::new(parts, config.service(gateway))
 }
 
 /// A name that no other process has, also not an earlier life of this one.

@@ -1,6 +1,7 @@
 //! `rockpool serve`: start and stop, top to bottom.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Log, LogFormat};
 use crate::identity::{Identity, Policy};
 use crate::store::{self, Store};
+use crate::telemetry::Telemetry;
 use crate::worker;
 
 /// Longest wait for what still runs after everything was told to stop: calls into a cluster that does
@@ -64,11 +66,16 @@ async fn run(config: Config) -> Result<u8, String> {
         started = start(&config) => started?,
         () = signals.next() => return Ok(0),
     };
-    let Gateway { listener, state, stop_serving, stop_working } = started;
+    let Gateway { listener, metrics_listener, state, stop_serving, stop_working } = started;
     let (services, draining) = (Arc::clone(&state.services), state.draining.clone());
     let poll_interval = Duration::from_secs(config.jobs.poll_interval_s);
-    let working = tokio::spawn(worker::run(Arc::clone(&services), poll_interval, stop_working.clone()));
+    let gather_interval = config.metrics.enabled.then(|| Duration::from_secs(config.metrics.gather_interval_s));
+    let work = worker::run(Arc::clone(&services), poll_interval, gather_interval, stop_working.clone());
+    let working = tokio::spawn(work);
     tokio::spawn(follow_policy(Arc::clone(&config.policy), hangup, stop_working.clone()));
+    if let Some(listener) = metrics_listener {
+        tokio::spawn(api::serve_metrics(listener, state.clone(), stop_serving.clone()));
+    }
     let serving = tokio::spawn(api::serve(listener, state, stop_serving.clone()));
 
     signals.next().await;
@@ -122,6 +129,8 @@ async fn follow_policy(policy: Arc<Policy>, mut hangup: Signal, stop: Cancellati
 /// A gateway that is ready to serve.
 struct Gateway {
     listener: TcpListener,
+    /// For `/metrics`, if it has an address of its own.
+    metrics_listener: Option<TcpListener>,
     state: AppState,
     stop_serving: CancellationToken,
     stop_working: CancellationToken,
@@ -136,17 +145,22 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     }
     // 2. The stores: reachable, and with the rights that uploads need. One that is not does not keep the others from
     //    being served.
-    let stores: Vec<Arc<dyn Store>> = config.stores.values().map(|store| store.build(&config.fetch)).collect();
+    let telemetry = Telemetry::new()?;
+    let stores: Vec<Arc<dyn Store>> =
+        config.stores.values().map(|store| store.build(&config.fetch, &telemetry)).collect();
     let checked = join_all(stores.iter().map(|store| store.check())).await;
     let problems: Vec<String> = checked.into_iter().filter_map(Result::err).collect();
     if problems.len() == stores.iter().filter(|store| store.common().kind != store::Kind::Http).count() {
         return Err(problems.join("; "));
     }
     problems.iter().for_each(|problem| tracing::error!("{problem}; the other stores are served"));
-    // 3. The address.
+    // 3. The addresses.
     let listen = config.server.listen;
-    let listener =
-        TcpListener::bind(listen).await.map_err(|e| format!("server.listen {listen} cannot be used: {e}"))?;
+    let listener = bind("server.listen", listen).await?;
+    let metrics_listener = match config.metrics.listen.filter(|_| config.metrics.enabled) {
+        Some(address) => Some(bind("metrics.listen", address).await?),
+        None => None,
+    };
     // 4. Everything together.
     let gateway = process_name();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, gateway, stores = ?config.stores.keys().collect::<Vec<_>>(), "serving");
@@ -163,15 +177,26 @@ async fn start(config: &Config) -> Result<Gateway, String> {
     }
     let policy = Arc::clone(&config.policy);
     policy.warnings().iter().for_each(|warning| tracing::warn!("policy: {warning}"));
-    let services = assemble(config, catalog, stores, gateway);
+    let services = assemble(config, catalog, stores, Arc::clone(&telemetry), gateway);
     let state = AppState {
         services,
         identity: Arc::clone(&config.identity),
         policy,
         settings: Arc::new(config.api()),
         draining: CancellationToken::new(),
+        telemetry,
     };
-    Ok(Gateway { listener, state, stop_serving: CancellationToken::new(), stop_working: CancellationToken::new() })
+    Ok(Gateway {
+        listener,
+        metrics_listener,
+        state,
+        stop_serving: CancellationToken::new(),
+        stop_working: CancellationToken::new(),
+    })
+}
+
+async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|e| format!("{option} {address} cannot be used: {e}"))
 }
 
 /// SIGTERM and SIGINT.

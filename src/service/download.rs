@@ -21,6 +21,7 @@ use crate::domain::status::Status;
 use crate::identity::Caller;
 use crate::identity::policy::{Action, Target};
 use crate::store::{self, BlobReader};
+use crate::telemetry::Direction;
 
 /// Bytes of one read.
 const READ_BYTES: u64 = 2 * 1024 * 1024;
@@ -108,7 +109,7 @@ impl Services {
             }
             Requested::Unsatisfiable => return Ok(Fetched::OutOfRange(size)),
         };
-        let transfer = self.transfers.begin()?;
+        let transfer = self.transfers.begin(Direction::Out)?;
         // 3. The first copy whose first bytes can be read.
         let reading = self.first_readable(image, preferred, (start, end)).await?;
         // 4. Reads ahead of the client, as long as it keeps taking.

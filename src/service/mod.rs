@@ -11,6 +11,7 @@ mod digest;
 mod download;
 mod error;
 pub mod fsck;
+mod gather;
 mod health;
 mod import;
 mod ingest;
@@ -65,6 +66,7 @@ use crate::identity::policy::{Action, Target};
 use crate::identity::protection::Protections;
 use crate::identity::{Caller, Identity, Policy};
 use crate::store::{Store, Stores};
+use crate::telemetry::Telemetry;
 
 pub use adopt::Adoption;
 pub use download::{Download, Fetched};
@@ -122,6 +124,8 @@ pub struct Settings {
     pub import: ImportSettings,
     /// How long events stay in the outbox, in days.
     pub event_retention_days: u32,
+    /// Whether `/metrics` has the names of the public OpenStack exporter, too, with a series for each image.
+    pub openstack_exporter_names: bool,
 }
 
 /// Whether images become raw that are uploaded to a store that can be cloned from.
@@ -199,24 +203,36 @@ pub struct Services {
     transfers: Transfers,
     /// A permit for each staged image that is being converted.
     conversions: Arc<Semaphore>,
+    telemetry: Arc<Telemetry>,
     /// Rings when a job has been left for the worker.
     job_bell: Notify,
     /// The same for jobs that take long.
     long_job_bell: Notify,
 }
 
+/// What the services work with.
+pub struct Parts {
+    /// What is known of images.
+    pub catalog: Catalog,
+    /// Where their bytes are.
+    pub stores: Stores,
+    /// Who asks.
+    pub identity: Arc<Identity>,
+    /// What callers may do.
+    pub policy: Arc<Policy>,
+    /// How much projects may have.
+    pub limits: Limits,
+    /// What gets data from elsewhere.
+    pub fetcher: Arc<Fetcher>,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
+}
+
 impl Services {
     /// Puts the services together.
     #[must_use]
-    pub fn new(
-        catalog: Catalog,
-        stores: Stores,
-        identity: Arc<Identity>,
-        policy: Arc<Policy>,
-        limits: Limits,
-        fetcher: Arc<Fetcher>,
-        settings: Settings,
-    ) -> Arc<Self> {
+    pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
+        let Parts { catalog, stores, identity, policy, limits, fetcher, telemetry } = parts;
         Arc::new(Self {
             catalog,
             stores,
@@ -225,7 +241,8 @@ impl Services {
             limits,
             fetcher,
             tasks: TaskTracker::new(),
-            transfers: Transfers::new(settings.transfers_max),
+            transfers: Transfers::new(settings.transfers_max, &telemetry),
+            telemetry,
             conversions: Arc::new(Semaphore::new(convert::CONVERSIONS_MAX)),
             settings,
             job_bell: Notify::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +45,7 @@ impl Services {
         };
         let taken = self.catalog.take_expired_job(kinds, &self.settings.gateway, self.settings.lease).await?;
         let Some(job) = taken else { return Ok(false) };
+        let start = Instant::now();
         let held = Held::keep(&self.catalog, job.lease, self.settings.lease);
         let done = match job.kind {
             JobKind::Upload => self.recover_upload(&job, &held).await,
@@ -55,6 +56,8 @@ impl Services {
             JobKind::Stage => self.recover_stage(&job).await,
             JobKind::Import => self.recover_import(&job, &held, stop).await,
         };
+        let outcome = if done.is_ok() { "done" } else { "postponed" };
+        self.telemetry.job(job.kind.as_str(), outcome, start.elapsed());
         if let Err(error) = done {
             let doublings = u32::try_from(job.attempts.saturating_sub(1)).unwrap_or(0).min(16);
             let pause = match stop.is_cancelled() {

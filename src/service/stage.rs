@@ -35,6 +35,7 @@ use crate::domain::status::{ABORT_STAGE, BEGIN_STAGE, Status};
 use crate::identity::Caller;
 use crate::identity::policy::Action;
 use crate::store::{Attempt, Store, staged_description};
+use crate::telemetry::Direction;
 
 /// Job state while the bytes arrive.
 const STAGING: &str = "staging";
@@ -70,7 +71,7 @@ impl Services {
         }
         self.check_size(upload.declared_bytes)?;
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
-        let transfer = self.transfers.begin()?;
+        let transfer = self.transfers.begin(Direction::In)?;
         let store = self.stores.staging().ok_or_else(|| Error::Internal("no store can keep staged data".into()))?;
         // 2. Intent, and room for the bytes.
         let staged = Staged { store: store.name().to_owned(), size_bytes: 0, checksum: None };

@@ -6,11 +6,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use crate::store::release_memory;
+use crate::telemetry::{Direction, Running, Telemetry};
 
 /// Bounds the uploads and downloads of this gateway.
 pub struct Transfers {
     permits: Arc<Semaphore>,
     max: usize,
+    telemetry: Arc<Telemetry>,
 }
 
 /// One running transfer; ends when dropped.
@@ -18,11 +20,13 @@ pub(super) struct Transfer {
     permit: Option<OwnedSemaphorePermit>,
     permits: Arc<Semaphore>,
     max: usize,
+    _counted: Running,
 }
 
 impl Transfers {
-    pub(super) fn new(max: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(max)), max }
+    pub(super) fn new(max: usize, telemetry: &Arc<Telemetry>) -> Self {
+        telemetry.set_transfers_max(max);
+        Self { permits: Arc::new(Semaphore::new(max)), max, telemetry: Arc::clone(telemetry) }
     }
 
     /// How many run now.
@@ -35,14 +39,16 @@ impl Transfers {
     ///
     /// # Errors
     /// [`Error::Busy`] when as many run as may: waiting would only hide it from a load balancer.
-    pub(super) fn begin(&self) -> Result<Transfer, Error> {
+    pub(super) fn begin(&self, direction: Direction) -> Result<Transfer, Error> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
+            self.telemetry.transfer_refused();
             Error::Busy(format!(
                 "{} transfers are running, as many as this gateway takes at once; try again later.",
                 self.max
             ))
         })?;
-        Ok(Transfer { permit: Some(permit), permits: Arc::clone(&self.permits), max: self.max })
+        let _counted = self.telemetry.transfer(direction);
+        Ok(Transfer { permit: Some(permit), permits: Arc::clone(&self.permits), max: self.max, _counted })
     }
 }
 

@@ -35,6 +35,7 @@ use crate::format::inspect::Expected;
 use crate::identity::Caller;
 use crate::identity::policy::Action;
 use crate::store::{self, Attempt, Store};
+use crate::telemetry::Direction;
 
 /// Pause between two tries to write down a result while the catalog does not answer.
 const COMMIT_RETRY_PAUSE: Duration = Duration::from_millis(300);
@@ -99,7 +100,7 @@ impl Services {
         self.check_size(upload.declared_bytes)?;
         let converts = self.converts_upload(&image.attributes)?;
         let account = self.account(caller, image.attributes.owner.as_deref()).await?;
-        let transfer = self.transfers.begin()?;
+        let transfer = self.transfers.begin(Direction::In)?;
         // 2. Intent, and room for the bytes.
         let attempt = Attempt::upload(image.id, Uuid::new_v4());
         // Beginning is a change of the record itself.

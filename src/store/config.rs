@@ -8,6 +8,7 @@ use super::http::{HttpConfig, HttpStore};
 use super::object::{self, ObjectStore};
 use super::{Store, rbd};
 use crate::fetch::Fetcher;
+use crate::telemetry::Telemetry;
 
 /// Kind of a store, by Glance's name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -102,12 +103,13 @@ impl Config {
 
     /// Prepares the store; connects nowhere yet. What comes from other people's servers comes by `fetcher`.
     #[must_use]
-    pub fn build(&self, fetcher: &Arc<Fetcher>) -> Arc<dyn Store> {
+    pub fn build(&self, fetcher: &Arc<Fetcher>, telemetry: &Arc<Telemetry>) -> Arc<dyn Store> {
+        let meter = telemetry.store(&self.common.name);
         match &self.specific {
-            Specific::Rbd(config) => Arc::new(rbd::RbdStore::new(&self.common, config)),
+            Specific::Rbd(config) => Arc::new(rbd::RbdStore::new(&self.common, config, meter)),
             Specific::File(config) => Arc::new(ObjectStore::file(&self.common, config)),
-            Specific::S3(config) => Arc::new(ObjectStore::s3(&self.common, config)),
-            Specific::Swift(config) => Arc::new(ObjectStore::swift(&self.common, config)),
+            Specific::S3(config) => Arc::new(ObjectStore::s3(&self.common, config, meter)),
+            Specific::Swift(config) => Arc::new(ObjectStore::swift(&self.common, config, meter)),
             Specific::Http(HttpConfig {}) => Arc::new(HttpStore::new(&self.common, fetcher)),
         }
     }

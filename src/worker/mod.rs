@@ -15,11 +15,19 @@ const LONG_WORKERS: usize = 2;
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Runs until `stop` rings. `interval` is the longest time for which a dead gateway's job stays
-/// unnoticed after its lease has run out.
-pub async fn run(services: Arc<Services>, interval: Duration, stop: CancellationToken) {
+/// unnoticed after its lease has run out; `gather_interval` the age of what `/metrics` cannot count, if anybody reads it.
+pub async fn run(
+    services: Arc<Services>,
+    interval: Duration,
+    gather_interval: Option<Duration>,
+    stop: CancellationToken,
+) {
     let mut workers = tokio::task::JoinSet::new();
     for line in [Line::Short; WORKERS].into_iter().chain([Line::Long; LONG_WORKERS]) {
         workers.spawn(work(Arc::clone(&services), line, interval, stop.clone()));
+    }
+    if let Some(interval) = gather_interval {
+        workers.spawn(gather(Arc::clone(&services), interval, stop.clone()));
     }
     workers.spawn(prune(services, stop));
     workers.join_all().await;
@@ -60,6 +68,19 @@ async fn prune(services: Arc<Services>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRUNE_INTERVAL) => {}
+        }
+    }
+}
+
+async fn gather(services: Arc<Services>, interval: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = services.gather() => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
         }
     }
 }

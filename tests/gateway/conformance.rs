@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rockpool::domain::id::ImageId;
 use rockpool::fetch::{self, Fetcher};
 use rockpool::store::{Attempt, BlobReader, BlobWriter, Common, Config, Error, Specific, Store};
+use rockpool::telemetry::Telemetry;
 use serde::de::DeserializeOwned;
 use toml::Table;
 use uuid::Uuid;
@@ -264,7 +265,8 @@ fn build<T: DeserializeOwned>(text: &str, specific: impl Fn(T) -> Specific) -> A
     let (common, own) = section(text);
     let config = Config { common, specific: specific(own) };
     assert_eq!(config.problems(), Vec::<String>::new());
-    config.build(&Arc::new(Fetcher::new(&fetch::Config::default()).map_err(|problems| problems.join("; ")).unwrap()))
+    let fetcher = Fetcher::new(&fetch::Config::default()).map_err(|problems| problems.join("; ")).unwrap();
+    config.build(&Arc::new(fetcher), &Telemetry::new().unwrap())
 }
 
 fn rbd_section(folder: &Path, user: &str, keyring: &Path, pool: &str) -> String {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rockpool::domain::id::ImageId;
 use rockpool::store::rbd::RbdStore;
 use rockpool::store::{Attempt, Common, Error, Store};
+use rockpool::telemetry::Telemetry;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -41,7 +42,8 @@ fn far(user: &str) -> RbdStore {
         servers().ceph.join("ceph.conf").display(),
         keyring.display(),
     );
-    RbdStore::new(&Common { name: "far".into(), ..Common::default() }, &toml::from_str(&section).unwrap())
+    let common = Common { name: "far".into(), ..Common::default() };
+    RbdStore::new(&common, &toml::from_str(&section).unwrap(), Telemetry::new().unwrap().store("far"))
 }
 
 fn attempt() -> Attempt {
@@ -165,7 +167,8 @@ async fn an_image_whose_copy_is_under_way_can_be_deleted() {
         servers().ceph.join("ceph.conf").display(),
         servers().ceph.join("client.admin.keyring").display(),
     );
-    let near = RbdStore::new(&Common::default(), &toml::from_str(&section).unwrap());
+    let near =
+        RbdStore::new(&Common::default(), &toml::from_str(&section).unwrap(), Telemetry::new().unwrap().store("near"));
     near.retire(&source.url).await.unwrap();
     near.purge(&source.url).await.expect_err("the copy still needs it");
     store.discard(attempt).await.unwrap();

@@ -171,6 +171,7 @@ fn secrets_are_in_no_log_no_answer_and_no_process_list() {
             "/versions",
             "/readyz?verbose",
             "/healthcheck",
+            "/metrics",
             "/v2/schemas/image",
             &format!("/v2/images/{id}"),
             &format!("/v2/images/{id}/file"),

@@ -5,20 +5,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each layer may use, besides itself.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("format", &["domain"]),
     ("secret", &[]),
     ("tls", &[]),
+    ("telemetry", &[]),
     ("catalog", &["domain", "tls"]),
-    ("store", &["domain", "secret", "tls", "fetch"]),
+    ("store", &["domain", "secret", "tls", "fetch", "telemetry"]),
     ("identity", &["domain", "secret", "tls"]),
     ("fetch", &["domain", "secret", "tls"]),
-    ("service", &["domain", "format", "catalog", "store", "identity", "fetch"]),
+    ("service", &["domain", "format", "catalog", "store", "identity", "fetch", "telemetry"]),
     ("worker", &["service"]),
-    ("api", &["domain", "identity", "service"]),
+    ("api", &["domain", "identity", "service", "telemetry"]),
     ("config", &["domain", "catalog", "store", "identity", "fetch", "format", "service", "api"]),
-    ("cli", &["domain", "catalog", "store", "identity", "fetch", "format", "service", "worker", "api", "config"]),
+    (
+        "cli",
+        &[
+            "domain",
+            "catalog",
+            "store",
+            "identity",
+            "fetch",
+            "format",
+            "service",
+            "worker",
+            "api",
+            "config",
+            "telemetry",
+        ],
+    ),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

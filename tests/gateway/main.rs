@@ -37,6 +37,7 @@ mod locations;
 mod matrix;
 mod members;
 mod metadefs;
+mod metrics;
 mod patch;
 mod plans;
 mod policy;

@@ -55,6 +55,7 @@ const ROWS: &[(&str, &str, Sent)] = &[
     ("HEAD", "/livez", Nothing),
     ("GET", "/readyz", Nothing),
     ("HEAD", "/readyz", Nothing),
+    ("GET", "/metrics", Nothing),
     ("GET", "/v2", Nothing),
     ("GET", "/v2/images", Nothing),
     ("POST", "/v2/images", Json(r#"{"name": "n"}"#)),

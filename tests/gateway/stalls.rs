@@ -45,6 +45,7 @@ fn assert_responsive(gateway: &Gateway, id: &str) {
     for _ in 0..10 {
         let start = Instant::now();
         gateway.anonymous().get("/livez").expect(200);
+        gateway.anonymous().get("/metrics").expect(200);
         demo.get("/v2/images").expect(200);
         demo.show(id);
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ceph::{Cluster, ClusterConfig, CreateOptions, Error, Image, Kind, Pool};
+use ceph::{Cluster, ClusterConfig, CreateOptions, Error, Image, Kind, Observer, Pool};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Tests share the cluster; one that stops a daemon has it alone.
@@ -37,6 +37,7 @@ pub(crate) fn config(user: &str) -> ClusterConfig {
         keyring: Some(folder().join(format!("client.{user}.keyring"))),
         connect_timeout: Duration::from_secs(10),
         op_timeout: Duration::from_secs(20),
+        observer: Observer::default(),
     }
 }
 

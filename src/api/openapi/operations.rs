@@ -295,5 +295,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         text,
     )]),
     op("HEAD", "/readyz", "Like GET, without the body.", &[(200, Content::Nothing)]),
+    op("GET", "/metrics", "What is counted, for Prometheus.", &[(200, Content::TextOrJson)]),
     op("GET", "/openapi.json", "This description.", json_of!(200 "any")),
 ];

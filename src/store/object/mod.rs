@@ -33,6 +33,7 @@ pub use config::{FileConfig, S3Config, SwiftConfig};
 
 use super::{Attempt, BlobReader, BlobWriter, Common, DESCRIPTION_PREFIX, Error, Probe, Purpose, Store};
 use crate::domain::location::RbdUrl;
+use crate::telemetry::StoreMeter;
 
 /// Longest part that is ever held in memory, in MiB.
 const PART_MIB_MAX: u64 = 128;
@@ -62,8 +63,8 @@ struct Inner {
 /// Where the objects are.
 enum Place {
     File(FileConfig),
-    S3(S3Config),
-    Swift(SwiftConfig),
+    S3(S3Config, StoreMeter),
+    Swift(SwiftConfig, StoreMeter),
 }
 
 /// The way there.
@@ -157,26 +158,26 @@ impl ObjectStore {
 
     /// A store in a bucket; connects nowhere yet.
     #[must_use]
-    pub fn s3(common: &Common, config: &S3Config) -> Self {
+    pub fn s3(common: &Common, config: &S3Config, meter: StoreMeter) -> Self {
         let parts = Parts { min_bytes: config.part_size_mib << 20, count_max: S3_PARTS_MAX };
         let properties = [
             ("s3_store_large_object_size", json!(config.part_size_mib)),
             ("s3_store_large_object_chunk_size", json!(config.part_size_mib)),
             ("s3_store_thread_pools", json!(parts.plan(None).map_or(1, |plan| plan.in_flight))),
         ];
-        Self::new(common, Place::S3(config.clone()), parts, &properties)
+        Self::new(common, Place::S3(config.clone(), meter), parts, &properties)
     }
 
     /// A store in a container; connects nowhere yet.
     #[must_use]
-    pub fn swift(common: &Common, config: &SwiftConfig) -> Self {
+    pub fn swift(common: &Common, config: &SwiftConfig, meter: StoreMeter) -> Self {
         let parts = Parts { min_bytes: config.part_size_mib << 20, count_max: SWIFT_SEGMENTS_MAX };
         let properties = [
             ("container", json!(config.container)),
             ("large_object_size", json!(config.part_size_mib)),
             ("large_object_chunk_size", json!(config.part_size_mib)),
         ];
-        Self::new(common, Place::Swift(config.clone()), parts, &properties)
+        Self::new(common, Place::Swift(config.clone(), meter), parts, &properties)
     }
 
     fn new(common: &Common, place: Place, parts: Parts, properties: &[(&str, Value)]) -> Self {
@@ -209,9 +210,9 @@ impl ObjectStore {
                 let operator = Operator::new(builder).map_err(error)?;
                 Ok(Opened { operator, leftovers: Leftovers::Files(temporary) })
             }
-            Place::S3(config) => {
+            Place::S3(config, meter) => {
                 let trust = config::trust(config.cafile.as_deref(), &[&config.endpoint]);
-                let transport = transport::Transport::new(trust, config.timeouts()).map_err(Error::Other)?;
+                let transport = transport::Transport::new(trust, config.timeouts(), meter).map_err(Error::Other)?;
                 let transport = HttpTransporter::new(transport);
                 let secret = config.secret().map_err(|problem| Error::Other(format!("secret_access_key{problem}")))?;
                 let mut builder = services::S3::default()
@@ -230,9 +231,9 @@ impl ObjectStore {
                 let leftovers = Leftovers::Uploads(s3::Uploads::new(transport, config, secret));
                 Ok(Opened { operator, leftovers })
             }
-            Place::Swift(config) => {
+            Place::Swift(config, meter) => {
                 let trust = config::trust(config.cafile.as_deref(), &[&config.endpoint, &config.auth_url]);
-                let transport = transport::Transport::new(trust, config.timeouts()).map_err(Error::Other)?;
+                let transport = transport::Transport::new(trust, config.timeouts(), meter).map_err(Error::Other)?;
                 let key = config.secret().map_err(|problem| Error::Other(format!("key{problem}")))?;
                 let transport = HttpTransporter::new(swift::Authenticated::new(transport, config, key));
                 let builder = services::Swift::default().endpoint(&config.endpoint).container(&config.container);
@@ -375,8 +376,8 @@ impl Store for ObjectStore {
         tried.await.map_err(|e| {
             let advice = match (&e, &self.0.place) {
                 (_, Place::File(_)) => "check that data_dir is mounted, and that this user may write there",
-                (Error::NotFound(_), Place::S3(_)) => "make the bucket",
-                (Error::NotFound(_), Place::Swift(_)) => "make the container",
+                (Error::NotFound(_), Place::S3(..)) => "make the bucket",
+                (Error::NotFound(_), Place::Swift(..)) => "make the container",
                 (Error::Denied(_), _) => "check the key, and what it permits",
                 _ => "check the endpoint, and that the server runs",
             };

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport};
 use tokio::sync::mpsc;
 
+use crate::telemetry::StoreMeter;
 use crate::tls::{self, Trust};
 
 /// Largest head of an answer, in bytes.
@@ -34,12 +35,17 @@ const SEND_BYTES_PER_S_MIN: u64 = 1 << 20;
 pub(super) struct Transport {
     client: legacy::Client<HttpsConnector<HttpConnector>, Outgoing>,
     timeout: Duration,
+    meter: StoreMeter,
 }
 
 impl Transport {
     /// # Errors
     /// Why there can be no TLS.
-    pub(super) fn new(trust: Trust<'_>, (connect, timeout): (Duration, Duration)) -> Result<Self, String> {
+    pub(super) fn new(
+        trust: Trust<'_>,
+        (connect, timeout): (Duration, Duration),
+        meter: &StoreMeter,
+    ) -> Result<Self, String> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -53,17 +59,31 @@ impl Transport {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        Ok(Self { client, timeout })
+        Ok(Self { client, timeout, meter: meter.clone() })
     }
 
+    /// Sends a request and waits for the head of the answer. Counted as an operation of its own, whatever becomes of it.
     async fn send_once(&self, parts: http::request::Parts, body: Buffer) -> Result<Response<Incoming>, Error> {
+        let (start, method) = (Instant::now(), parts.method.clone());
         let sending = Duration::from_secs(body.len() as u64 / SEND_BYTES_PER_S_MIN);
         let answer = self.client.request(Request::from_parts(parts, Outgoing(body)));
-        match tokio::time::timeout(self.timeout + sending, answer).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(temporary(format!("cannot be reached: {}", chain(&error)))),
-            Err(_) => Err(temporary(format!("does not answer within {} s", self.timeout.as_secs()))),
-        }
+        let (outcome, failure) = match tokio::time::timeout(self.timeout + sending, answer).await {
+            Ok(Ok(response)) => {
+                let status = response.status();
+                let failure =
+                    (status.is_client_error() || status.is_server_error()).then(|| status.as_str().to_owned());
+                (Ok(response), failure)
+            }
+            Ok(Err(error)) => {
+                (Err(temporary(format!("cannot be reached: {}", chain(&error)))), Some("disconnected".to_owned()))
+            }
+            Err(_) => {
+                let text = format!("does not answer within {} s", self.timeout.as_secs());
+                (Err(temporary(text)), Some("timed_out".to_owned()))
+            }
+        };
+        self.meter.operation(method.as_str(), start.elapsed(), failure.as_deref());
+        outcome
     }
 }
 

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ceph::{ClusterConfig, Kind, Observer};
 use serde::Deserialize;
+
+use crate::telemetry::StoreMeter;
 
 /// One RBD store; the counterparts of Glance's `rbd_store_*` options.
 #[derive(Debug, Clone, Deserialize)]
@@ -91,13 +94,14 @@ impl Config {
         problems
     }
 
-    pub(super) fn cluster(&self) -> ceph::ClusterConfig {
-        ceph::ClusterConfig {
+    pub(super) fn cluster(&self, meter: StoreMeter) -> ClusterConfig {
+        ClusterConfig {
             conf: self.ceph_conf.clone(),
             user: self.user.clone(),
             keyring: self.keyring.clone(),
             connect_timeout: Duration::from_secs(self.connect_timeout_s),
             op_timeout: Duration::from_secs(self.op_timeout_s),
+            observer: Observer::new(move |call, time, error| meter.operation(call, time, error.map(Kind::as_str))),
         }
     }
 

@@ -34,6 +34,7 @@ use super::inventory::Inventory;
 use super::{Attempt, BlobReader, BlobWriter, CloneSource, Common, Copied, Error, Foreign, Probe, Purpose, Store};
 use crate::domain::id::ImageId;
 use crate::domain::location::{RbdUrl, SNAPSHOT};
+use crate::telemetry::StoreMeter;
 
 /// What the metadata of an attempt gives as its state until it is sealed.
 const UPLOADING: &str = "uploading";
@@ -61,10 +62,10 @@ pub struct RbdStore {
 impl RbdStore {
     /// Prepares the store; connects nowhere yet.
     #[must_use]
-    pub fn new(common: &Common, config: &Config) -> Self {
+    pub fn new(common: &Common, config: &Config, meter: StoreMeter) -> Self {
         Self {
             common: common.clone(),
-            connection: Connection::new(config.cluster()),
+            connection: Connection::new(config.cluster(meter)),
             pool_name: config.pool.clone(),
             data_pool: config.data_pool.clone(),
             order: config.order(),
