@@ -32,6 +32,8 @@ impl Children {
 pub struct Child {
     /// Its pool.
     pub pool: String,
+    /// Its namespace in the pool, empty for the usual one.
+    pub namespace: String,
     /// Its name.
     pub image: String,
     /// librbd's id of it.
@@ -90,6 +92,7 @@ fn list(raw: sys::rbd_image_t, label: &str) -> Result<Vec<Child>, Error> {
             .map(|spec| unsafe {
                 Child {
                     pool: from_c(spec.pool_name),
+                    namespace: from_c(spec.pool_namespace),
                     image: from_c(spec.image_name),
                     image_id: from_c(spec.image_id),
                     trash: spec.trash,

@@ -14,15 +14,20 @@ pub struct Extent {
     pub length: u64,
 }
 
-pub(crate) fn allocated(raw: sys::rbd_image_t, label: &str, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {
+pub(crate) fn allocated(
+    raw: sys::rbd_image_t,
+    label: &str,
+    offset: u64,
+    length: u64,
+    include_parent: bool,
+) -> Result<Vec<Extent>, Error> {
     let mut found: Vec<Extent> = Vec::new();
     if length == 0 {
         // librbd aborts the process when it is asked about nothing (16.2.15, DiffIterate.cc).
         return Ok(found);
     }
-    // From no snapshot, so "everything there is", with what a parent holds; whole objects, so that the
-    // object map is enough to answer.
-    let (include_parent, whole_object) = (1, 1);
+    // From no snapshot, so "everything there is"; whole objects, so that the object map is enough to answer.
+    let whole_object = 1;
     // SAFETY: a live image; librbd calls back only during this call, one call at a time, with the pointer to
     // `found`, which nobody else uses meanwhile.
     let value = unsafe {
@@ -31,7 +36,7 @@ pub(crate) fn allocated(raw: sys::rbd_image_t, label: &str, offset: u64, length:
             std::ptr::null(),
             offset,
             length,
-            include_parent,
+            u8::from(include_parent),
             whole_object,
             Some(on_extent),
             (&raw mut found).cast(),

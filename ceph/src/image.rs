@@ -120,17 +120,25 @@ impl Image {
         .await
     }
 
-    pub(crate) async fn open_by_id(pool: &Pool, id: &str) -> Result<Image, Error> {
-        let call = "rbd_open_by_id";
+    pub(crate) async fn open_by_id(pool: &Pool, id: &str, read_only: bool) -> Result<Image, Error> {
+        let call = if read_only { "rbd_open_by_id_read_only" } else { "rbd_open_by_id" };
         let image = to_c(id, call)?;
         let (owner, name) = (pool.clone(), id.to_owned());
         pool.call(call, id, move |io, label| {
             let mut raw = null_mut();
             // SAFETY: a live io context, a C string, and an out pointer for the call.
-            let value = unsafe { sys::rbd_open_by_id(io, image.as_ptr(), &mut raw, std::ptr::null()) };
+            let value = unsafe {
+                if read_only {
+                    sys::rbd_open_by_id_read_only(io, image.as_ptr(), &mut raw, std::ptr::null())
+                } else {
+                    sys::rbd_open_by_id(io, image.as_ptr(), &mut raw, std::ptr::null())
+                }
+            };
             check(value, call, label)?;
-            let image = Image::adopt(raw, owner, name, label, false)?;
-            image.free_from_dead_writer();
+            let image = Image::adopt(raw, owner, name, label, read_only)?;
+            if !read_only {
+                image.free_from_dead_writer();
+            }
             Ok(image)
         })
         .await
@@ -213,7 +221,12 @@ impl Image {
     /// the fast-diff feature this reads no data and takes a fraction of a millisecond. A range beyond the
     /// end is cut.
     pub async fn allocated_extents(&self, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {
-        self.call("rbd_diff_iterate2", move |raw, label| extents::allocated(raw, label, offset, length)).await
+        self.call("rbd_diff_iterate2", move |raw, label| extents::allocated(raw, label, offset, length, true)).await
+    }
+
+    /// The same without what a clone still has from its parent.
+    pub async fn own_extents(&self, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {
+        self.call("rbd_diff_iterate2", move |raw, label| extents::allocated(raw, label, offset, length, false)).await
     }
 
     /// Closes the image, and waits until that is done: for the other clones to be dropped, for running

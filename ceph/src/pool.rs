@@ -148,7 +148,12 @@ impl Pool {
 
     /// Opens an image by librbd's id, also one in the trash.
     pub async fn open_by_id(&self, id: &str) -> Result<Image, Error> {
-        Image::open_by_id(self, id).await
+        Image::open_by_id(self, id, false).await
+    }
+
+    /// The same for reading only.
+    pub async fn open_by_id_read_only(&self, id: &str) -> Result<Image, Error> {
+        Image::open_by_id(self, id, true).await
     }
 
     /// Renames an image. Errors: [`Kind::NotFound`], [`Kind::Exists`].

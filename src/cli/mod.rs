@@ -1,6 +1,7 @@
 //! The command line.
 
 mod adopt;
+mod clones;
 mod db;
 mod fsck;
 mod inspect;
@@ -75,6 +76,9 @@ enum ImageCommand {
     /// Say whether Nova and Cinder will clone an image from here, and if not, why and what to do: exit code 0 if they
     /// clone some copy of it, 3 if they copy all bytes.
     Readiness(readiness::Arguments),
+    /// List who uses an image: its clones with their pools, the machine or volume they are for, and the bytes that they
+    /// have of their own and share with it: exit code 0, or 3 if there may be more than can be seen.
+    Clones(clones::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +133,9 @@ pub fn run() -> ExitCode {
         }
         Command::Image(ImageCommand::Readiness(arguments)) => {
             with_config(&arguments.file, |config| readiness::run(&config, &arguments))
+        }
+        Command::Image(ImageCommand::Clones(arguments)) => {
+            with_config(&arguments.file, |config| clones::run(&config, &arguments))
         }
         Command::Metadefs(command) => with_config(command.file(), |config| metadefs::run(&config, &command)),
     }

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no SQL, no HTTP. Everything here can be tested without a server.
 
+pub mod consumer;
 pub mod content;
 pub mod custom;
 pub mod endpoint;

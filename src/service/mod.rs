@@ -4,6 +4,7 @@ mod activation;
 mod adopt;
 mod cache;
 mod checkpoint;
+mod clones;
 mod convert;
 mod create;
 mod delete;
@@ -69,6 +70,7 @@ use crate::store::{Store, Stores};
 use crate::telemetry::Telemetry;
 
 pub use adopt::Adoption;
+pub use clones::{CloneUse, CloneUses};
 pub use download::{Download, Fetched};
 pub use error::Error;
 pub use health::{Check, Health};

@@ -140,6 +140,30 @@ pub struct CloneSource {
     pub parent: Option<String>,
 }
 
+/// Something that was cloned from a published blob.
+#[derive(Debug, Clone)]
+pub struct Cloned {
+    /// Its pool.
+    pub pool: String,
+    /// Its name in it, behind its namespace if it has one.
+    pub image: String,
+    /// Whether it is in the pool's trash.
+    pub trash: bool,
+    /// What it takes, or why that is not known.
+    pub room: Result<Room, String>,
+}
+
+/// What a clone takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Its length.
+    pub size_bytes: u64,
+    /// What is stored for it alone, in whole objects.
+    pub own_bytes: u64,
+    /// What it still has from the blob.
+    pub shared_bytes: u64,
+}
+
 /// A place for blobs.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -307,6 +331,15 @@ pub trait Store: Send + Sync {
     /// [`Error::NotFound`].
     async fn clone_source(&self, _url: &str) -> Result<Option<CloneSource>, Error> {
         Ok(None)
+    }
+
+    /// All that was cloned from a published blob and still depends on it; `None`: something is, but where we may not
+    /// look.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn clones(&self, _url: &str) -> Result<Option<Vec<Cloned>>, Error> {
+        Ok(Some(Vec::new()))
     }
 
     /// Writes the description of an image beside its published blob.

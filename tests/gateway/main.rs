@@ -25,6 +25,7 @@ mod glance_download;
 mod harness;
 mod health;
 mod identity;
+mod image_clones;
 mod images;
 mod import;
 mod import_faults;

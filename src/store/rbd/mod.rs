@@ -9,6 +9,7 @@
 //! | an image being deleted | the pool's trash, under its old name |
 
 mod adopt;
+mod clones;
 mod config;
 mod copy;
 mod delete;
@@ -31,7 +32,9 @@ use tokio::sync::Mutex;
 pub use config::Config;
 
 use super::inventory::Inventory;
-use super::{Attempt, BlobReader, BlobWriter, CloneSource, Common, Copied, Error, Foreign, Probe, Purpose, Store};
+use super::{
+    Attempt, BlobReader, BlobWriter, CloneSource, Cloned, Common, Copied, Error, Foreign, Probe, Purpose, Store,
+};
 use crate::domain::id::ImageId;
 use crate::domain::location::{RbdUrl, SNAPSHOT};
 use crate::telemetry::StoreMeter;
@@ -272,6 +275,12 @@ impl Store for RbdStore {
         let pool = self.pool().await?;
         let location = self.locate(&pool, url)?;
         source::clone_source(&pool, &location).await.map(Some).map_err(|e| self.note(pool.cluster(), e))
+    }
+
+    async fn clones(&self, url: &str) -> Result<Option<Vec<Cloned>>, Error> {
+        let pool = self.pool().await?;
+        let location = self.locate(&pool, url)?;
+        clones::clones(&pool, &location).await.map_err(|e| self.note(pool.cluster(), e))
     }
 
     async fn describe(&self, url: &str, description: &BTreeMap<String, String>) -> Result<(), Error> {
