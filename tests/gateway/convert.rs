@@ -331,6 +331,29 @@ fn a_gateway_killed_while_it_converts_leaves_nothing_or_all_of_it() {
 }
 
 #[test]
+fn an_image_deleted_while_it_is_converted_takes_everything_along() {
+    let (gateway, scratch) = (Gateway::start(Options::quick()), Scratch::new());
+    let demo = gateway.client(Token::Demo);
+    let file = scratch.image("qcow2", &[], &random_bytes(7, 32 * MIB));
+    let (coming, writing) = (asking(&demo, "qcow2"), asking(&demo, "qcow2"));
+    // Before all of it has come.
+    let mut upload = SlowUpload::begin(&gateway, &coming, None);
+    assert!(upload.send(&file[..file.len() / 2]));
+    let kept = |id: &str, prefix: &str| left_in_pool(&[id]).iter().any(|name| name.starts_with(prefix));
+    eventually("it is being staged", 15, || kept(&coming, "staging-"));
+    demo.delete(&format!("/v2/images/{coming}")).expect(204);
+    assert_eq!(upload.answer(), Some(410));
+    // While it is read and written, if it is not there by then.
+    let mut upload = SlowUpload::begin(&gateway, &writing, Some(file.len()));
+    assert!(upload.send(&file));
+    eventually("it is written", 30, || kept(&writing, "uploading-") || status_of(&demo, &writing) == "active");
+    demo.delete(&format!("/v2/images/{writing}")).expect(204);
+    assert!([Some(410), Some(204)].contains(&upload.answer()));
+    await_clean(&gateway, &[], &[&coming, &writing], 20);
+    assert_eq!(gateway.sql("SELECT count(*) FROM images"), "0");
+}
+
+#[test]
 fn what_a_dead_gateway_had_staged_goes_although_its_image_is_whole() {
     let gateway = Gateway::start(Options::quick());
     let demo = gateway.client(Token::Demo);
