@@ -270,6 +270,11 @@ fn cut_at_commit(step: Step, statement: &str, forward: bool) {
     };
     eventually(&format!("the commit is cut: {what} ({status})"), 5, || proxy.cuts_at_commit() == 1);
     assert!(matches!(status, 201 | 204 | 503), "{what}: {status}");
+    // What got through may still be on its way to the disk.
+    eventually(&format!("no transaction is open: {what}"), 10, || {
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'";
+        plain.sql(open) == "0"
+    });
     // The next gateway that looks puts it right.
     if matches!(step, Step::Delete) {
         eventually(&format!("the deletion ends: {what}"), TAKEOVER_S + 5, || {
