@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::api::Certificate;
 use crate::domain::content::HashAlgorithm;
 use crate::domain::custom::CustomProperties;
 use crate::domain::image::{Field, Formats, classify};
@@ -44,6 +45,10 @@ const LEASE_MIN_S: u64 = 3;
 pub struct Server {
     /// Address and port to listen on.
     pub listen: SocketAddr,
+    /// Certificate of that address, with its chain, in PEM; without, it speaks plain HTTP.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// Key of the certificate.
+    pub tls_key_file: Option<PathBuf>,
     /// Base URL that clients reach the service by.
     pub public_endpoint: Option<String>,
     /// Addresses and networks of the proxies in front whose word about their clients is believed.
@@ -68,6 +73,8 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
+            tls_certificate_file: None,
+            tls_key_file: None,
             public_endpoint: None,
             trusted_proxies: Vec::new(),
             header_timeout_s: 15,
@@ -270,6 +277,8 @@ impl Default for Import {
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// What is in `server.tls_certificate_file` and `server.tls_key_file`.
+    pub certificate: Option<Arc<Certificate>>,
     /// `[log]`
     pub log: Log,
     /// `[metrics]`
@@ -362,8 +371,10 @@ impl Config {
             problems.push("limits.source is \"keystone\", but identity.mode is \"local\"".into());
         }
         let limits = limits.and_then(|config| Limits::new(&config).map_err(|found| problems.extend(found)).ok());
+        let mut certificate = None;
         if let Some(server) = &server {
             problems.extend(server_problems(server));
+            certificate = read_certificate(server).map_err(|problem| problems.push(problem)).ok().flatten();
         }
         if let Some(log) = &log
             && let Err(error) = tracing_subscriber::EnvFilter::try_new(&log.level)
@@ -448,6 +459,7 @@ impl Config {
                 Some(default_store),
             ) if problems.is_empty() => Ok(Self {
                 server,
+                certificate,
                 log,
                 metrics,
                 catalog,
@@ -537,6 +549,7 @@ impl Config {
             header_bytes_max: server.header_bytes_max,
             connections_max: server.connections_max,
             healthcheck_disable_path: server.healthcheck_disable_path.clone(),
+            certificate: self.certificate.clone(),
             metrics: self.metrics.enabled && self.metrics.listen.is_none(),
         }
     }
@@ -692,6 +705,15 @@ fn read_custom_properties(path: &Path) -> Result<CustomProperties, Vec<String>> 
     let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{name} cannot be read: {e}")])?;
     CustomProperties::parse(&text)
         .map_err(|problems| problems.into_iter().map(|problem| format!("{name}: {problem}")).collect())
+}
+
+fn read_certificate(server: &Server) -> Result<Option<Arc<Certificate>>, String> {
+    match (&server.tls_certificate_file, &server.tls_key_file) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Certificate::load(certificate, key).map(Arc::new).map(Some),
+        (Some(_), None) => Err("server.tls_certificate_file is set, but server.tls_key_file is not".into()),
+        (None, Some(_)) => Err("server.tls_key_file is set, but server.tls_certificate_file is not".into()),
+    }
 }
 
 /// A network, or the one of a single address.

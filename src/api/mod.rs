@@ -14,6 +14,7 @@ mod proxy;
 mod routes;
 mod schemas;
 mod server;
+mod tls;
 mod v2;
 mod versions;
 mod wire;
@@ -38,6 +39,7 @@ use crate::service::Services;
 use crate::telemetry::Telemetry;
 
 pub use server::{serve, serve_metrics};
+pub use tls::Certificate;
 
 /// What the API needs to know of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +68,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// While this file exists, `/healthcheck` says 503.
     pub healthcheck_disable_path: Option<PathBuf>,
+    /// Certificate of the API's address; without, it speaks plain HTTP.
+    pub certificate: Option<Arc<Certificate>>,
     /// Whether `/metrics` is served beside the Image API.
     pub metrics: bool,
 }

@@ -19,8 +19,9 @@ const HEADERS: [HeaderName; 4] = [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORW
 pub(super) struct ClientAddress(pub(super) IpAddr);
 
 /// Reads what the proxies say, and leaves in the request only what is to be believed: the client's address
-/// as an extension, `Host` and `X-Forwarded-Proto` as the client would have written them.
-pub(super) fn admit(request: &mut Request, peer: IpAddr, trusted: &[IpNet]) {
+/// as an extension, `Host` and `X-Forwarded-Proto` as the client would have written them. `secure`: the connection itself
+/// is of TLS.
+pub(super) fn admit(request: &mut Request, peer: IpAddr, trusted: &[IpNet], secure: bool) {
     let told = told(request.headers(), peer.to_canonical(), trusted);
     let headers = request.headers_mut();
     for name in HEADERS {
@@ -29,7 +30,7 @@ pub(super) fn admit(request: &mut Request, peer: IpAddr, trusted: &[IpNet]) {
     if let Some(host) = told.host.and_then(|host| HeaderValue::from_str(&host).ok()) {
         headers.insert(HOST, host);
     }
-    if let Some(scheme) = told.scheme {
+    if let Some(scheme) = told.scheme.or(secure.then_some("https")) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     request.extensions_mut().insert(ClientAddress(told.address));

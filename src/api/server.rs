@@ -15,7 +15,8 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,7 +24,7 @@ use tower::ServiceExt as _;
 
 use super::middleware::route_version;
 use super::wire_guard::{Exchange, Guarded, HEADERS_MAX, Watch};
-use super::{AppState, Settings, metrics_router, proxy, router};
+use super::{AppState, Certificate, Settings, metrics_router, proxy, router};
 use crate::telemetry::Telemetry;
 
 /// Pause after a failure to accept, usually for want of file descriptors.
@@ -32,23 +33,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts connections until `stop` rings; returns a tracker of those still open. Each finishes the
 /// request it is at, then closes.
 pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationToken) -> TaskTracker {
-    let (settings, telemetry) = (Arc::clone(&state.settings), Arc::clone(&state.telemetry));
-    accept(listener, router(state), settings, telemetry, stop).await
+    let certificate = state.settings.certificate.clone();
+    accept(Listening::new(listener, certificate, &state), router(state), stop).await
 }
 
-/// The same for `/metrics` at an address of its own.
+/// The same for `/metrics` at an address of its own, in plain HTTP.
 pub async fn serve_metrics(listener: TcpListener, state: AppState, stop: CancellationToken) -> TaskTracker {
-    let (settings, telemetry) = (Arc::clone(&state.settings), Arc::clone(&state.telemetry));
-    accept(listener, metrics_router(state), settings, telemetry, stop).await
+    accept(Listening::new(listener, None, &state), metrics_router(state), stop).await
 }
 
-async fn accept(
+/// An address, and how it is served.
+struct Listening {
     listener: TcpListener,
-    router: Router,
+    certificate: Option<Arc<Certificate>>,
     settings: Arc<Settings>,
     telemetry: Arc<Telemetry>,
-    stop: CancellationToken,
-) -> TaskTracker {
+}
+
+impl Listening {
+    fn new(listener: TcpListener, certificate: Option<Arc<Certificate>>, state: &AppState) -> Self {
+        Self { listener, certificate, settings: Arc::clone(&state.settings), telemetry: Arc::clone(&state.telemetry) }
+    }
+}
+
+async fn accept(listening: Listening, router: Router, stop: CancellationToken) -> TaskTracker {
+    let Listening { listener, certificate, settings, telemetry } = listening;
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(settings.connections_max));
     loop {
@@ -69,10 +78,26 @@ async fn accept(
                 continue;
             }
         };
-        let (router, settings, stop) = (router.clone(), Arc::clone(&settings), stop.clone());
+        let (router, certificate, settings, stop) =
+            (router.clone(), certificate.clone(), Arc::clone(&settings), stop.clone());
         let counted = telemetry.connection();
         connections.spawn(async move {
-            connection(socket, peer.ip(), router, &settings, &stop).await;
+            // Answers are small or streamed in large frames: waiting to fill packets only delays them.
+            let _ = socket.set_nodelay(true);
+            let client = Client { address: peer.ip(), secure: certificate.is_some() };
+            match certificate {
+                None => connection(socket, client, router, &settings, &stop).await,
+                Some(certificate) => {
+                    let begun = tokio::select! {
+                        () = stop.cancelled() => None,
+                        // Slow clients have as long as for a request head.
+                        begun = tokio::time::timeout(settings.header_timeout, certificate.handshake(socket)) => begun.ok().flatten(),
+                    };
+                    if let Some(stream) = begun {
+                        connection(stream, client, router, &settings, &stop).await;
+                    }
+                }
+            }
             drop((permit, counted));
         });
     }
@@ -80,14 +105,26 @@ async fn accept(
     connections
 }
 
-async fn connection(socket: TcpStream, peer: IpAddr, router: Router, settings: &Settings, stop: &CancellationToken) {
-    // Answers are small or streamed in large frames: waiting to fill packets only delays them.
-    let _ = socket.set_nodelay(true);
+/// The other end of a connection.
+#[derive(Clone, Copy)]
+struct Client {
+    address: IpAddr,
+    /// Whether it speaks TLS.
+    secure: bool,
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    socket: S,
+    client: Client,
+    router: Router,
+    settings: &Settings,
+    stop: &CancellationToken,
+) {
     let watch = Arc::new(Watch::default());
     let guarded = Guarded::new(socket, Arc::clone(&watch), settings.header_bytes_max);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
-        proxy::admit(&mut request, peer, &settings.trusted_proxies);
+        proxy::admit(&mut request, client.address, &settings.trusted_proxies, client.secure);
         route_version(&mut request);
         let (router, exchange, last) = (router.clone(), watch.exchange(), watch.last_exchange());
         async move {

@@ -80,13 +80,13 @@ enum State {
 
 /// Why a request is refused before anybody has read it.
 #[derive(Debug, PartialEq, Eq)]
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     sentence: String,
 }
 
 impl Refusal {
-    fn bad_request(sentence: impl Into<String>) -> Self {
+    pub(super) fn bad_request(sentence: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, sentence: sentence.into() }
     }
 
@@ -95,7 +95,7 @@ impl Refusal {
     }
 
     /// The answer as it goes over the wire.
-    fn answer(&self) -> Vec<u8> {
+    pub(super) fn answer(&self) -> Vec<u8> {
         let code = self.status.to_string();
         let body = format!("{code}\n\n{}\n\n   ", self.sentence);
         let id = format!("req-{}", Uuid::new_v4());

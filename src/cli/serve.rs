@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::{EXIT_FAILURE, assemble, process_name};
-use crate::api::{self, AppState};
+use crate::api::{self, AppState, Certificate};
 use crate::catalog::Catalog;
 use crate::config::{Config, Log, LogFormat};
 use crate::identity::{Identity, Policy};
@@ -23,6 +23,8 @@ use crate::worker;
 /// Longest wait for what still runs after everything was told to stop: calls into a cluster that does
 /// not answer cannot be interrupted.
 const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
 /// Exit code after a second signal.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -73,6 +75,10 @@ async fn run(config: Config) -> Result<u8, String> {
     let work = worker::run(Arc::clone(&services), poll_interval, gather_interval, stop_working.clone());
     let working = tokio::spawn(work);
     tokio::spawn(follow_policy(Arc::clone(&config.policy), hangup, stop_working.clone()));
+    if let Some(certificate) = &config.certificate {
+        let hangup = listen(SignalKind::hangup())?;
+        tokio::spawn(follow_certificate(Arc::clone(certificate), hangup, stop_serving.clone()));
+    }
     if let Some(listener) = metrics_listener {
         tokio::spawn(api::serve_metrics(listener, state.clone(), stop_serving.clone()));
     }
@@ -122,6 +128,22 @@ async fn follow_policy(policy: Arc<Policy>, mut hangup: Signal, stop: Cancellati
         let read = tokio::task::spawn_blocking(move || policy.reload(asked)).await;
         if let Err(panic) = read {
             tracing::error!("the policy could not be read again: {panic}");
+        }
+    }
+}
+
+/// Takes up a changed certificate, within a few seconds, or at once after SIGHUP.
+async fn follow_certificate(certificate: Arc<Certificate>, mut hangup: Signal, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CERTIFICATE_INTERVAL) => {}
+            _ = hangup.recv() => {}
+        }
+        let certificate = Arc::clone(&certificate);
+        // Files may be on a file system that has stopped to answer.
+        if let Err(panic) = tokio::task::spawn_blocking(move || certificate.reload()).await {
+            tracing::error!("the certificate could not be read again: {panic}");
         }
     }
 }

@@ -62,6 +62,7 @@ mod store;
 mod stores;
 mod tags;
 mod tasks;
+mod tls;
 mod upload;
 mod versions;
 #[path = "../formats/vmware.rs"]

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::{
-    Client, Gateway, Options, SlowDownload, SlowUpload, Token, Wire, eventually, psql, random_bytes, rbd, run, servers,
-    skip,
+    Client, Gateway, Options, SlowDownload, SlowUpload, Token, Wire, eventually, make_certificates, psql, random_bytes,
+    rbd, run, servers, skip,
 };
 
 /// Values by series, as they are written.
@@ -361,7 +361,26 @@ fn rules_and_dashboard_name_what_there_is() {
             .iter()
             .all(|name| names.contains(*name))
     });
-    let there = is();
+    let mut there = is();
+    // And a certificate; its metrics have an address of their own, in plain HTTP.
+    let folder = gateway.folder().join("certificates");
+    std::fs::create_dir(&folder).unwrap();
+    make_certificates(&folder);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let options = Options::default()
+        .set("server", "tls_certificate_file", path("server.crt"))
+        .set("server", "tls_key_file", path("server.key"))
+        .set("metrics", "listen", free.as_str());
+    let _secured = gateway.sibling_unready(options);
+    let ends = "rockpool_tls_certificate_end_timestamp_seconds";
+    let own = Client::new(&format!("http://{free}"), None);
+    eventually("the end of the certificate is told", 20, || {
+        let now = own.try_get("/metrics").map(|answer| Metrics::parse(&answer.text()).get(ends)).unwrap_or_default();
+        let left_days = (now - std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64()) / 86_400.0;
+        (1.9..2.1).contains(&left_days)
+    });
+    there.insert(ends.into());
     let dashboard: Value =
         serde_json::from_str(&std::fs::read_to_string(format!("{DOCS}/grafana-dashboard.json")).unwrap()).unwrap();
     let mut expressions = Vec::new();
