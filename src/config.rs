@@ -299,6 +299,8 @@ pub struct Config {
     pub fetch: Arc<Fetcher>,
     /// `[import]`
     pub import: Import,
+    /// `[flood]`
+    pub flood: api::flood::Config,
     /// `[cors]`
     pub cors: api::cors::Config,
     /// `[identity]`
@@ -351,6 +353,7 @@ impl Config {
         let tasks: Option<Tasks> = section(&mut document, "tasks", true, &mut problems);
         let fetch: Option<fetch::Config> = section(&mut document, "fetch", true, &mut problems);
         let import: Option<Import> = section(&mut document, "import", true, &mut problems);
+        let flood: Option<api::flood::Config> = section(&mut document, "flood", true, &mut problems);
         let cors: Option<api::cors::Config> = section(&mut document, "cors", true, &mut problems);
         let identity = identity(&mut document, &mut problems);
         let limits: Option<identity::limits::Config> = section(&mut document, "limits", true, &mut problems);
@@ -358,7 +361,7 @@ impl Config {
         let stores = stores(&mut document, &mut problems);
         for name in document.keys() {
             problems.push(format!(
-                "unknown section [{name}]; known: server, log, metrics, catalog, stores.NAME, images, inspection, jobs, tasks, import, fetch, cors, identity, limits, policy"
+                "unknown section [{name}]; known: server, log, metrics, catalog, stores.NAME, images, inspection, jobs, tasks, import, fetch, flood, cors, identity, limits, policy"
             ));
         }
         if let Some(catalog) = &catalog {
@@ -400,6 +403,13 @@ impl Config {
         if let Some(import) = &import {
             problems.extend(import_problems(import));
         }
+        if let Some(flood) = &flood {
+            for text in flood.exempt_addresses.iter().filter(|text| network(text).is_none()) {
+                problems.push(format!(
+                    "flood.exempt_addresses must be addresses or networks such as 10.0.0.0/8, not \"{text}\""
+                ));
+            }
+        }
         if let Some(cors) = &cors {
             problems.extend(cors.problems());
         }
@@ -435,6 +445,7 @@ impl Config {
             tasks,
             fetch,
             import,
+            flood,
             cors,
             identity,
             limits,
@@ -452,6 +463,7 @@ impl Config {
                 Some(tasks),
                 Some(fetch),
                 Some(import),
+                Some(flood),
                 Some(cors),
                 Some(identity),
                 Some(limits),
@@ -470,6 +482,7 @@ impl Config {
                 tasks,
                 fetch: Arc::new(fetch),
                 import,
+                flood,
                 cors,
                 identity,
                 limits,
@@ -530,6 +543,13 @@ impl Config {
             container: self.images.container_formats.clone(),
             properties: self.custom_properties.clone(),
         }
+    }
+
+    /// What each address and project may take.
+    #[must_use]
+    pub fn flood(&self) -> api::flood::Flood {
+        let exempt = self.flood.exempt_addresses.iter().filter_map(|text| network(text)).collect();
+        api::flood::Flood::new(&self.flood, exempt)
     }
 
     /// What the API needs.
@@ -879,6 +899,7 @@ mod tests {
         assert_eq!(keys(&["jobs"]), fields::<Jobs>());
         assert_eq!(keys(&["tasks"]), fields::<Tasks>());
         assert_eq!(keys(&["fetch"]), fields::<fetch::Config>());
+        assert_eq!(keys(&["flood"]), fields::<api::flood::Config>());
         assert_eq!(keys(&["cors"]), fields::<api::cors::Config>());
         let mut sections = fields::<identity::Config>();
         sections.insert("keystone".into());

@@ -1,5 +1,7 @@
 //! Refusals and failures in HTTP: one map from meaning to status, one place that writes bodies.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -12,7 +14,7 @@ use crate::domain::Refusal;
 use crate::service::Error;
 
 /// Seconds after which a client may ask again what could not be done now.
-const RETRY_AFTER_S: &str = "5";
+const RETRY_AFTER_S: u64 = 5;
 
 /// A refusal or failure on its way out. [`render`] writes its body, as the client accepts it.
 #[derive(Debug, Clone)]
@@ -22,19 +24,28 @@ pub(super) struct Problem {
     text: String,
     /// For the log, where it is not the client's business.
     internal: Option<String>,
+    /// Seconds after which the client may ask again.
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), internal: None }
+        let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S);
+        Self { status, text: text.into(), internal: None, retry_after_s }
     }
 
     pub(super) fn bad_request(text: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
+    /// Says when the client may ask again, in whole seconds, of which there is at least one.
+    pub(super) fn retry_after(mut self, pause: Duration) -> Self {
+        self.retry_after_s = Some((pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1));
+        self
+    }
+
     fn internal(status: StatusCode, text: &str, internal: String) -> Self {
-        Self { status, text: text.to_owned(), internal: Some(internal) }
+        Self { internal: Some(internal), ..Self::new(status, text) }
     }
 }
 
@@ -73,8 +84,8 @@ impl From<Refusal> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self);
         response

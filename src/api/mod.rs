@@ -3,6 +3,7 @@
 mod body;
 pub mod cors;
 mod error;
+pub mod flood;
 mod health;
 mod json;
 mod metrics;
@@ -89,6 +90,8 @@ pub struct AppState {
     pub draining: CancellationToken,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
+    /// What each address and project has taken.
+    pub flood: Arc<flood::Flood>,
 }
 
 /// What a handler is given of them, and of who asks.
@@ -196,7 +199,9 @@ pub fn router(state: AppState) -> Router {
     let v2 = v2
         .fallback(error::not_found)
         .layer(from_fn(middleware::check_path))
+        .layer(from_fn_with_state(state.clone(), flood::limit_project))
         .layer(authenticate.clone())
+        .layer(from_fn_with_state(state.clone(), flood::limit_address))
         .layer(from_fn_with_state(state.clone(), middleware::refuse_while_draining));
     let cors = state.settings.cors.layer();
     let (open, mut open_paths) = open_routes(state.settings.metrics).into_parts();

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::AppState;
+use super::flood::Place;
 use super::proxy::ClientAddress;
 use crate::identity::Caller;
 use crate::telemetry::{self, Direction, Running, Telemetry};
@@ -48,6 +49,8 @@ struct Line {
     bytes_out: AtomicU64,
     /// User and project.
     caller: OnceLock<(String, String)>,
+    /// Place among the transfers of its project.
+    place: OnceLock<Place<String>>,
     telemetry: Arc<Telemetry>,
     /// Template of the path, and the method, as they are counted.
     route: Option<MatchedPath>,
@@ -64,6 +67,11 @@ impl RequestLog {
     /// The id that the answer carries.
     pub(super) fn own_request_id(&self) -> &str {
         &self.0.request_id
+    }
+
+    /// Keeps a place until the request has been answered.
+    pub(super) fn hold(&self, place: Place<String>) {
+        let _ = self.0.place.set(place);
     }
 
     /// The id by which other services should log what they do for this request: that of the request which
@@ -126,6 +134,7 @@ pub(super) async fn observe(State(state): State<AppState>, mut request: Request,
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
         caller: OnceLock::new(),
+        place: OnceLock::new(),
         route: request.extensions().get().cloned(),
         counted_method: counted(request.method()),
         _running: state.telemetry.request_running(),

@@ -15,20 +15,24 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::flood::Flood;
 use super::middleware::route_version;
-use super::wire_guard::{Exchange, Guarded, HEADERS_MAX, Watch};
+use super::wire_guard::{Exchange, Guarded, HEADERS_MAX, Refusal, Watch};
 use super::{AppState, Certificate, Settings, metrics_router, proxy, router};
 use crate::telemetry::Telemetry;
 
 /// Pause after a failure to accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for the request of a connection that is one too many, and how much of it is read.
+const REFUSED_WAIT: Duration = Duration::from_millis(500);
+const HEAD_BYTES: usize = 4096;
 
 /// Accepts connections until `stop` rings; returns a tracker of those still open. Each finishes the
 /// request it is at, then closes.
@@ -48,16 +52,23 @@ struct Listening {
     certificate: Option<Arc<Certificate>>,
     settings: Arc<Settings>,
     telemetry: Arc<Telemetry>,
+    flood: Arc<Flood>,
 }
 
 impl Listening {
     fn new(listener: TcpListener, certificate: Option<Arc<Certificate>>, state: &AppState) -> Self {
-        Self { listener, certificate, settings: Arc::clone(&state.settings), telemetry: Arc::clone(&state.telemetry) }
+        Self {
+            listener,
+            certificate,
+            settings: Arc::clone(&state.settings),
+            telemetry: Arc::clone(&state.telemetry),
+            flood: Arc::clone(&state.flood),
+        }
     }
 }
 
 async fn accept(listening: Listening, router: Router, stop: CancellationToken) -> TaskTracker {
-    let Listening { listener, certificate, settings, telemetry } = listening;
+    let Listening { listener, certificate, settings, telemetry, flood } = listening;
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(settings.connections_max));
     loop {
@@ -81,9 +92,13 @@ async fn accept(listening: Listening, router: Router, stop: CancellationToken) -
         let (router, certificate, settings, stop) =
             (router.clone(), certificate.clone(), Arc::clone(&settings), stop.clone());
         let counted = telemetry.connection();
+        let place = flood.connection(peer.ip(), &settings.trusted_proxies);
         connections.spawn(async move {
             // Answers are small or streamed in large frames: waiting to fill packets only delays them.
             let _ = socket.set_nodelay(true);
+            if place.is_none() {
+                return refuse(socket, certificate.is_some()).await;
+            }
             let client = Client { address: peer.ip(), secure: certificate.is_some() };
             match certificate {
                 None => connection(socket, client, router, &settings, &stop).await,
@@ -98,11 +113,22 @@ async fn accept(listening: Listening, router: Router, stop: CancellationToken) -
                     }
                 }
             }
-            drop((permit, counted));
+            drop((permit, counted, place));
         });
     }
     connections.close();
     connections
+}
+
+/// Tells a client that it has too many connections, if it does not take a handshake to tell it.
+async fn refuse(mut socket: TcpStream, secure: bool) {
+    if !secure {
+        // What has not been read would reset the connection before the answer has arrived.
+        let _ = tokio::time::timeout(REFUSED_WAIT, socket.read(&mut [0; HEAD_BYTES])).await;
+        let refusal = Refusal::too_many("Too many connections are open from your address; close some.");
+        let _ = socket.write_all(&refusal.answer()).await;
+    }
+    let _ = socket.shutdown().await;
 }
 
 /// The other end of a connection.

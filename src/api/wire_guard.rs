@@ -90,6 +90,10 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, sentence: sentence.into() }
     }
 
+    pub(super) fn too_many(sentence: impl Into<String>) -> Self {
+        Self { status: StatusCode::TOO_MANY_REQUESTS, sentence: sentence.into() }
+    }
+
     fn too_large(sentence: impl Into<String>) -> Self {
         Self { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, sentence: sentence.into() }
     }
@@ -99,9 +103,10 @@ impl Refusal {
         let code = self.status.to_string();
         let body = format!("{code}\n\n{}\n\n   ", self.sentence);
         let id = format!("req-{}", Uuid::new_v4());
+        let retry = if self.status == StatusCode::TOO_MANY_REQUESTS { "retry-after: 5\r\n" } else { "" };
         tracing::info!(target: "rockpool::request", request_id = id, status = self.status.as_u16(), reason = self.sentence, "request refused unread");
         format!(
-            "HTTP/1.1 {code}\r\ncontent-type: text/plain; charset=UTF-8\r\n{REQUEST_ID}: {id}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {code}\r\ncontent-type: text/plain; charset=UTF-8\r\n{REQUEST_ID}: {id}\r\n{retry}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
         .into_bytes()

@@ -207,6 +207,7 @@ async fn start(config: &Config) -> Result<Gateway, String> {
         settings: Arc::new(config.api()),
         draining: CancellationToken::new(),
         telemetry,
+        flood: Arc::new(config.flood()),
     };
     Ok(Gateway {
         listener,

@@ -20,6 +20,7 @@ mod delete;
 mod download;
 mod events;
 mod failures;
+mod flood;
 mod fsck;
 mod glance_download;
 mod harness;

@@ -239,7 +239,7 @@ impl Gateway {
         let text = format!(
             "[server]\nlisten = \"{address}\"\nhealthcheck_disable_path = \"{}\"\n[catalog]\nurl = \"{}\"\npool_size = 4\n\
              [stores.ceph]\nceph_conf = \"{}\"\nuser = \"{user}\"\nkeyring = \"{}\"\nop_timeout_s = 10\n\
-             [images]\n[inspection]\n[log]\n[metrics]\n[jobs]\n[import]\n[tasks]\n[cors]\n[limits]\n[policy]\n[identity]\n{identity}",
+             [images]\n[inspection]\n[log]\n[metrics]\n[jobs]\n[import]\n[tasks]\n[flood]\n[cors]\n[limits]\n[policy]\n[identity]\n{identity}",
             folder.join("disable").display(),
             database_url,
             ceph.join("ceph.conf").display(),
