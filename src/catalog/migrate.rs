@@ -14,7 +14,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (7, include_str!("migrations/0007_import.sql")),
     (8, include_str!("migrations/0008_event_priority.sql")),
     (9, include_str!("migrations/0009_plans.sql")),
-    (11, include_str!("migrations/0011_scrubs.sql")),
+    (10, include_str!("migrations/0010_scrubs.sql")),
 ];
 
 /// The version that this program needs.
