@@ -384,3 +384,58 @@ fn gateways_at_work_have_no_findings() {
     let told = ground.gateway.fsck(&[]);
     assert_eq!((told.code, told.all("found").len()), (Some(0), 0), "{told:#?}");
 }
+
+#[test]
+fn a_repair_that_is_killed_anywhere_is_run_again_and_two_do_not_disturb_each_other() {
+    let ground = Ground::new();
+    let gateway = &ground.gateway;
+    let images: Vec<(String, Vec<u8>)> = (0..6).map(|seed| ground.active(seed)).collect();
+    let orphans: Vec<String> = (10..12).map(|seed| ground.active(seed).0).collect();
+    ground.await_no_jobs();
+    // More rows than one page, which nobody has to do anything about.
+    gateway.sql(
+        "WITH ids AS (INSERT INTO image_ids SELECT gen_random_uuid() FROM generate_series(1, 1200) RETURNING id)
+         INSERT INTO images (id, status, visibility, protected, hidden, min_disk_gib, min_ram_mib, created_at, updated_at)
+         SELECT id, 'queued', 'private', false, false, 0, 0, now(), now() FROM ids",
+    );
+    for orphan in &orphans {
+        gateway.sql(&format!("DELETE FROM images WHERE id = '{orphan}'"));
+    }
+    for (n, (id, _)) in images.iter().enumerate() {
+        match n % 3 {
+            0 => ground.unsnap(id),
+            1 => ground.trash(id),
+            _ => drop(rbd(&["image-meta", "set", &ground.spec(id), "rockpool.name", "another"])),
+        }
+        rbd(&["create", "--size", "4M", &ground.spec(&format!("uploading-{id}-{}", Uuid::new_v4().as_simple()))]);
+    }
+    let begin = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_rockpool"))
+            .args(["fsck", "--repair", "--yes", "--grace-s", "0", "--images-per-s", "0", "--config"])
+            .arg(gateway.folder().join("rockpool.toml"))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    for delay_ms in [150, 350, 700] {
+        let mut process = begin();
+        thread::sleep(Duration::from_millis(delay_ms));
+        let _ = process.kill();
+        process.wait().unwrap();
+    }
+    let mut both = [begin(), begin()];
+    for process in &mut both {
+        // What the other one was just mending it may have to leave.
+        assert!(process.wait().unwrap().code().is_some_and(|code| code < 2));
+    }
+    // Jobs whose holder was killed are a gateway's, and so is a client of Ceph that counts as a user for a while.
+    eventually("all is clean", TAKEOVER_S + 75, || gateway.fsck(&["--repair", "--yes"]).code == Some(0));
+    ground.await_no_jobs();
+    let told = gateway.fsck(&[]);
+    assert_eq!((told.code, told.all("found").len()), (Some(0), 0), "{told:#?}");
+    assert_eq!(told.all("summary")[0]["images"], 1206);
+    for (id, bytes) in &images {
+        assert!(ground.demo.get(&format!("/v2/images/{id}/file")).expect(200).body == *bytes, "{id}");
+    }
+    assert_eq!(rbd(&["ls", &ground.pool.0]).lines().count(), images.len());
+}
