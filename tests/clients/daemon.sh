@@ -8,6 +8,8 @@
 #
 # A script may set before that: STORE, the name of the store, IMAGES and INSPECTION, lines for the sections [images]
 # and [inspection], and SECTIONS, whole sections.
+# serve_files FOLDER: FILES_URL, where a web server has the files of the folder. A gateway fetches from it with what
+# fetch_from_here prints among its SECTIONS.
 # WORK is a folder that goes with the script.
 set -euo pipefail
 
@@ -24,7 +26,7 @@ readonly GATEWAY_STOP_SECONDS=30
 unset CEPH_CONF CEPH_ARGS CEPH_KEYRING "${!OS_@}"
 export LC_ALL=C.UTF-8
 
-FAILED_STEPS=0 GATEWAY_PID=''
+FAILED_STEPS=0 GATEWAY_PID='' FILES_PID=''
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/rockpool-script.XXXXXX")
 LOG=$WORK/gateway.log
 trap finish EXIT
@@ -34,6 +36,7 @@ finish() {
     local status=$?
     trap - EXIT
     [[ -z $GATEWAY_PID ]] || kill -KILL "$GATEWAY_PID" 2>/dev/null || true
+    [[ -z $FILES_PID ]] || kill "$FILES_PID" 2>/dev/null || true
     ((FAILED_STEPS == 0)) || show_gateway_log
     rm -rf "$WORK"
     ((FAILED_STEPS == 0)) || exit 1
@@ -190,6 +193,24 @@ start_gateway() { # local|keystone
     GATEWAY_PID=$!
     step "the gateway gets ready" await_gateway
     ((FAILED_STEPS == before)) || exit 1
+}
+
+# The web server's port is not known before it has one.
+fetch_from_here() {
+    cat <<TOML
+[fetch]
+allowed_hosts = ["127.0.0.1"]
+allowed_ports = []
+TOML
+}
+
+serve_files() { # FOLDER
+    local port
+    port=$(free_port)
+    FILES_URL=http://127.0.0.1:$port
+    "$ROCKPOOL_TEST_CLIENTS/python" -m http.server -b 127.0.0.1 -d "$1" "$port" </dev/null >/dev/null 2>&1 &
+    FILES_PID=$!
+    step "there are files to fetch" curl -sf -o /dev/null --retry 50 --retry-connrefused --retry-delay 1 -m 5 "$FILES_URL/"
 }
 
 rockpool() { "$ROCKPOOL_TEST_BINARY" "$@" --config "$WORK/rockpool.toml"; }

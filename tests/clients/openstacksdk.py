@@ -330,7 +330,8 @@ class KeystoneChecks(Checks):
         # The one place of the data.
         refused(403, self.admin.image.delete_image, self.id, store="ceph")
         self.assert_holds_the_data(self.image.get_image(self.id))
-        expect("the methods of import", self.image.get_import_info().import_methods["value"], ["glance-direct", "web-download", "copy-image"])
+        methods = ["glance-direct", "web-download", "copy-image", "glance-download"]
+        expect("the methods of import", self.image.get_import_info().import_methods["value"], methods)
         answer = self.image.get("/info/usage")
         expect("the status", answer.status_code, 200)
         assert isinstance(answer.json()["usage"], dict), answer.text
