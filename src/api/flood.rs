@@ -135,14 +135,17 @@ fn too_many(text: &str, pause: Duration) -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(pause)
 }
 
+/// How many each has; whoever has none is not there.
+type Taken<K> = Arc<Mutex<HashMap<K, usize>>>;
+
 /// So many at once for each.
 struct Places<K> {
     max: usize,
-    taken: Arc<Mutex<HashMap<K, usize>>>,
+    taken: Taken<K>,
 }
 
 /// One of them, until it is dropped; nothing where there is no limit.
-pub(super) struct Place<K: Hash + Eq>(Option<(K, Arc<Mutex<HashMap<K, usize>>>)>);
+pub(super) struct Place<K: Hash + Eq>(Option<(K, Taken<K>)>);
 
 impl<K: Hash + Eq + Clone> Places<K> {
     fn new(max: usize) -> Self {
