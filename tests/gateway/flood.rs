@@ -34,7 +34,7 @@ fn an_address_that_asks_too_often_is_told_to_wait() {
     let start = Instant::now();
     let refused = ask(60, || from("192.0.2.1"), 401);
     let most = 20 + 4 * (start.elapsed().as_secs() + 1);
-    assert!(refused <= 40 && refused as u64 >= 60 - most, "{refused} of 60 were refused");
+    assert!(refused <= 40 && refused as u64 >= 60_u64.saturating_sub(most), "{refused} of 60 were refused");
     // Others are served, and so is whoever watches.
     assert_eq!(ask(10, || from("192.0.2.2"), 401), 0);
     for path in ["/readyz", "/metrics", "/healthcheck"] {
@@ -57,7 +57,7 @@ fn a_project_that_asks_too_often_is_told_to_wait() {
     let [demo, alt, reader] = [Token::Demo, Token::Alt, Token::Reader].map(|token| gateway.client(token));
     assert!(ask(60, || demo.get("/v2/images"), 200) > 0);
     // The same project, and another one.
-    assert!(ask(5, || reader.get("/v2/images"), 200) > 0);
+    assert!(ask(20, || reader.get("/v2/images"), 200) > 0);
     assert_eq!(ask(10, || alt.get("/v2/images"), 200), 0);
 }
 

@@ -124,7 +124,7 @@ fn the_address_speaks_tls_and_nothing_else() {
 
 /// A download that takes some seconds.
 fn slow_download(gateway: &Gateway, ca: &Folder, path: &str, to: &Path) -> Child {
-    let mut curl = curl_command(gateway, ca, path, &["--limit-rate", "3M", "-o", to.to_str().unwrap()]);
+    let mut curl = curl_command(gateway, ca, path, &["--limit-rate", "2M", "-o", to.to_str().unwrap()]);
     curl.stdin(Stdio::null()).spawn().unwrap()
 }
 
@@ -143,7 +143,7 @@ fn a_new_certificate_is_taken_up_and_connections_go_on() {
     folder.replace("server.crt", &next.file("server.crt"));
     folder.replace("server.key", &next.file("server.key"));
     gateway.signal("HUP");
-    eventually("the new one is in use", 4, || curl(&gateway, &next, "/livez", &[]).is_ok());
+    eventually("the new one is in use", 5, || curl(&gateway, &next, "/livez", &[]).is_ok());
     assert!(curl(&gateway, &first_ca, "/livez", &[]).is_err(), "the old one is served no more");
     assert_eq!(download.try_wait().unwrap(), None, "the download was to take longer than this");
     assert!(download.wait().unwrap().success());
