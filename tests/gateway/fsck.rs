@@ -403,7 +403,8 @@ fn a_repair_that_is_killed_anywhere_is_run_again_and_two_do_not_disturb_each_oth
     }
     for (n, (id, _)) in images.iter().enumerate() {
         match n % 3 {
-            0 => ground.unsnap(id),
+            // Not without a snapshot: one whose taking is killed can be left without its object map.
+            0 => ground.unprotect(id),
             1 => ground.trash(id),
             _ => drop(rbd(&["image-meta", "set", &ground.spec(id), "rockpool.name", "another"])),
         }
