@@ -193,7 +193,7 @@ fn remote(members: &Map<String, Value>, known: Method) -> Result<Option<RemoteIm
     check_text("glance_region", &region, false)?;
     let id = id.ok_or_else(|| missing("glance_image_id", known))?;
     let id = ImageId::parse(&id).ok_or_else(|| {
-        invalid("The 'glance_image_id' must be a UUID, the id of the image in the other region.".into())
+        invalid("The 'glance_image_id' must be the id of an image in the other region: this image id does not look like a UUID.".into())
     })?;
     let interface = match interface {
         None => Interface::Public,
