@@ -39,7 +39,7 @@ fn options(keystone: &FakeKeystone) -> Options {
 
 /// Lets an image come slowly from the first of these gateways that lives.
 fn slowly(first: &Gateway, second: &Gateway) -> Option<Nginx> {
-    let pass = |gateway: &Gateway| format!("proxy_pass {}; proxy_buffering off; limit_rate 1m;", gateway.url);
+    let pass = |gateway: &Gateway| format!("proxy_pass {}; proxy_buffering off; limit_rate 400k;", gateway.url);
     Nginx::start(&format!(
         "location / {{ {} error_page 502 504 = @second; }}\nlocation @second {{ {} }}",
         pass(first),
@@ -281,17 +281,17 @@ fn a_region_whose_gateway_dies_goes_on_by_another_or_is_waited_for() {
     let begin = |name: &str| {
         let id = demo.create(name);
         import(&demo, &id, &far("there", &original)).expect(202);
-        let written = || left_in_pool(&[&id]).iter().any(|name| name.starts_with("uploading-"));
-        eventually("it is being written", 20, written);
         id
     };
     let id = begin("goes on");
+    let written = || left_in_pool(&[&id]).iter().any(|name| name.starts_with("uploading-"));
+    eventually("it is being written", 20, written);
     first.signal("KILL");
     await_active(&demo, &id);
     assert_active(&demo, &id, &bytes);
     // When there is no other, the task says what it waits for, and nobody has to wait with it.
-    let waits = begin("waits");
     second.signal("KILL");
+    let waits = begin("waits");
     let last_error = || task(&demo, &waits)["result"]["progress"]["last_error"].as_str().map(str::to_owned);
     eventually("it says why it is tried again", IMPORTED_S, || last_error().is_some_and(|text| text.contains("502")));
     assert_eq!(

@@ -13,8 +13,9 @@ use crate::harness::{
 const MIB: usize = 1 << 20;
 /// Longest that an import of some MiB takes on a busy machine.
 const IMPORTED_S: u64 = 60;
-/// How long a dead client of Ceph counts as a user of what it had open, and the retries on top of it.
-const DATA_GONE_S: u64 = 75;
+/// How long a dead client of Ceph counts as a user of what it had open, and two retries on top of it: each waits twice
+/// as long as the one before.
+const DATA_GONE_S: u64 = 150;
 
 /// Stops jobs at the doors that the table `gates` names, as long as somebody else holds the lock 4711.
 const GATES: &str = "CREATE TABLE gates (image uuid, door text);
