@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use ceph::{Image, Kind};
+use ceph::{Image, Kind, Pool};
 use uuid::Uuid;
 
 use super::read::RbdReader;
@@ -66,6 +66,12 @@ impl Inventory for RbdStore {
         };
         let stored = look(&image).await;
         image.close().await.map_err(note)?;
+        let stored = match stored {
+            Ok(stored) if stored.snapshot.is_some() && !opens(&pool, name).await.map_err(note)? => {
+                Ok(Stored { snapshot: None, published_bytes: None, ..stored })
+            }
+            stored => stored,
+        };
         match stored {
             // Removed while it was looked at.
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
@@ -109,9 +115,29 @@ impl Inventory for RbdStore {
     }
 }
 
+/// Whether the snapshot of an image can be opened, as whoever reads or clones it does. librbd lists one before it is
+/// complete, and leaves it so if it is killed.
+async fn opens(pool: &Pool, name: &str) -> Result<bool, ceph::Error> {
+    match pool.open_read_only(name, Some(SNAPSHOT)).await {
+        Ok(image) => image.close().await.map(|()| true),
+        Err(e) if e.kind() == Kind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Sees to it that an image has its snapshot, and that this is protected.
 pub(super) async fn secure(image: &Image) -> Result<(), ceph::Error> {
-    let snapshot = image.snapshots().await?.into_iter().find(|snapshot| snapshot.name == SNAPSHOT);
+    let mut snapshot = image.snapshots().await?.into_iter().find(|snapshot| snapshot.name == SNAPSHOT);
+    // One that cannot be opened has no clones: it is taken again.
+    if let Some(found) = &snapshot
+        && !opens(image.pool(), image.name()).await?
+    {
+        if found.protected {
+            image.snapshot_unprotect(SNAPSHOT).await?;
+        }
+        image.snapshot_remove(SNAPSHOT).await?;
+        snapshot = None;
+    }
     if snapshot.is_none() {
         image.snapshot_create(SNAPSHOT).await?;
     }
