@@ -134,9 +134,12 @@ deactivates_an_image() {
     expect status "$(field "$(image)" status)" active
 }
 
+# The lines that a table breaks a value into, as one.
+joined() { tr -d '| \n'; }
+
 knows_stores_and_usage() {
-    expect "the stores" "$(glance stores-info | grep -o '"id": "[a-z]*"' | sort)" $'"id": "archive"\n"id": "ceph"'
-    as admin glance stores-info --detail | grep '"type": "rbd"'
+    expect "the stores" "$(glance stores-info | joined | grep -o '"id":"[a-z]*"' | sort)" $'"id":"archive"\n"id":"ceph"'
+    as admin glance stores-info --detail | joined | grep '"type":"rbd"'
     glance usage
     glance import-info
     # The one place of the data.
