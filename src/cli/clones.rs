@@ -1,6 +1,6 @@
 //! `rockpool image clones`.
 
-use super::{EXIT_FAILURE, File, block_on, services};
+use super::{EXIT_FAILURE, File, ask};
 use crate::config::Config;
 use crate::service::{CloneUse, CloneUses};
 use crate::store;
@@ -21,17 +21,7 @@ pub(super) struct Arguments {
 
 /// Lists who uses an image.
 pub(super) fn run(config: &Config, arguments: &Arguments) -> ! {
-    let found = block_on(async {
-        let services = services(config)?;
-        services.clones(&arguments.id).await.map_err(|e| e.to_string())
-    });
-    let uses = match found {
-        Ok(uses) => uses,
-        Err(error) => {
-            eprintln!("rockpool: {error}");
-            store::exit(EXIT_FAILURE);
-        }
-    };
+    let uses = ask(config, EXIT_FAILURE, async |services| services.clones(&arguments.id).await);
     if arguments.json {
         println!("{:#}", serde_json::json!(uses));
     } else {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{File, block_on, services};
+use super::{File, ask};
 use crate::config::Config;
 use crate::service::Verdict;
 use crate::service::fsck::{Finding, Request, Summary, Told};
@@ -47,27 +47,16 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> ! {
         true => println!("{}", as_json(&told)),
         false => print(&told, arguments),
     };
-    let checked = block_on(async {
-        let services = services(config)?;
-        services.fsck(request, &mut tell).await.map_err(|e| e.to_string())
-    });
-    match checked {
-        Ok(summary) => {
-            match arguments.json {
-                true => println!("{}", json!({ "summary": summary })),
-                false => println!("{}", sentence(&summary)),
-            }
-            store::exit(match summary {
-                Summary { unchecked: 1.., .. } => EXIT_UNCHECKED,
-                Summary { problems, repaired, .. } if problems > repaired => EXIT_FINDINGS,
-                _ => 0,
-            })
-        }
-        Err(problem) => {
-            eprintln!("rockpool: {problem}");
-            store::exit(EXIT_UNCHECKED)
-        }
+    let summary = ask(config, EXIT_UNCHECKED, async |services| services.fsck(request, &mut tell).await);
+    match arguments.json {
+        true => println!("{}", json!({ "summary": summary })),
+        false => println!("{}", sentence(&summary)),
     }
+    store::exit(match summary {
+        Summary { unchecked: 1.., .. } => EXIT_UNCHECKED,
+        Summary { problems, repaired, .. } if problems > repaired => EXIT_FINDINGS,
+        _ => 0,
+    })
 }
 
 fn as_json(told: &Told<'_>) -> Value {

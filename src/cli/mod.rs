@@ -12,6 +12,7 @@ mod rebuild;
 mod scrub;
 mod serve;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -194,6 +195,15 @@ fn process_name() -> String {
 }
 
 /// A runtime for a command that does one thing.
+/// What the services say to a question; an error of theirs ends the program with `exit_code`.
+fn ask<T, E: Display>(config: &Config, exit_code: u8, question: impl AsyncFnOnce(Arc<Services>) -> Result<T, E>) -> T {
+    let answer = block_on(async { question(services(config)?).await.map_err(|e| e.to_string()) });
+    answer.unwrap_or_else(|problem| {
+        eprintln!("rockpool: {problem}");
+        store::exit(exit_code)
+    })
+}
+
 fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;

@@ -1,6 +1,6 @@
 //! `rockpool image readiness`.
 
-use super::{EXIT_FAILURE, File, block_on, services};
+use super::{EXIT_FAILURE, File, ask};
 use crate::config::Config;
 use crate::service::{Finding, Readiness, Shown, Verdict};
 use crate::store;
@@ -23,17 +23,7 @@ pub(super) struct Arguments {
 pub(super) fn run(config: &Config, arguments: &Arguments) -> ! {
     let shown =
         Shown { direct_url: config.images.show_image_direct_url, locations: config.images.show_multiple_locations };
-    let found = block_on(async {
-        let services = services(config)?;
-        services.readiness(&arguments.id, shown).await.map_err(|e| e.to_string())
-    });
-    let readiness = match found {
-        Ok(readiness) => readiness,
-        Err(error) => {
-            eprintln!("rockpool: {error}");
-            store::exit(EXIT_FAILURE);
-        }
-    };
+    let readiness = ask(config, EXIT_FAILURE, async |services| services.readiness(&arguments.id, shown).await);
     if arguments.json {
         println!("{:#}", serde_json::json!(readiness));
     } else {

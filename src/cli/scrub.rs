@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::fsck::{EXIT_FINDINGS, EXIT_UNCHECKED};
-use super::{File, block_on, services};
+use super::{File, ask};
 use crate::config::Config;
 use crate::service::scrub::{Bad, Request, Summary};
 use crate::store;
@@ -32,27 +32,16 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> ! {
         true => println!("{}", json!({ "bad": bad })),
         false => println!("{}", line(bad)),
     };
-    let scrubbed = block_on(async {
-        let services = services(config)?;
-        services.scrub(request, &mut tell).await.map_err(|e| e.to_string())
-    });
-    match scrubbed {
-        Ok(summary) => {
-            match arguments.json {
-                true => println!("{}", json!({ "summary": summary })),
-                false => println!("{}", sentence(&summary)),
-            }
-            store::exit(match summary {
-                Summary { mismatches: 1.., .. } => EXIT_FINDINGS,
-                Summary { unreadable: 1.., .. } => EXIT_UNCHECKED,
-                _ => 0,
-            })
-        }
-        Err(problem) => {
-            eprintln!("rockpool: {problem}");
-            store::exit(EXIT_UNCHECKED)
-        }
+    let summary = ask(config, EXIT_UNCHECKED, async |services| services.scrub(request, &mut tell).await);
+    match arguments.json {
+        true => println!("{}", json!({ "summary": summary })),
+        false => println!("{}", sentence(&summary)),
     }
+    store::exit(match summary {
+        Summary { mismatches: 1.., .. } => EXIT_FINDINGS,
+        Summary { unreadable: 1.., .. } => EXIT_UNCHECKED,
+        _ => 0,
+    })
 }
 
 fn line(bad: &Bad) -> String {

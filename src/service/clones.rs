@@ -85,7 +85,7 @@ impl Services {
         let store = self.stores.get(Some(&location.store)).map_err(|_| "it is not configured here".to_owned())?;
         let found = store.clones(&location.url).await.map_err(|e| e.to_string())?;
         found.ok_or_else(|| {
-            "there are clones in a pool that its Ceph user cannot read: give it 'profile rbd-read-only pool=POOL' for each pool of              Nova and Cinder in its osd caps"
+            "there are clones in a pool that its Ceph user cannot read: give it 'profile rbd-read-only pool=POOL' for each pool of Nova and Cinder in its osd caps"
                 .to_owned()
         })
     }
